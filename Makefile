@@ -1,0 +1,44 @@
+# Each target does all the set-up it needs on a machine with Python 3.11 or newer.
+#
+#   make demo      set up, then make a few videos with the model that comes with the package
+#   make test      set up, then run every test
+#   make lint      set up, then check style and types
+#   make setup     only the set-up: .venv with the versions of constraints.txt
+#
+# PYTHON=python3.12 chooses another interpreter. On Linux, plain PyPI gives torch with CUDA (several GB); for the CPU
+# build say   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make setup
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint
+
+help:
+	@sed -n 's/^#//p' Makefile
+
+setup: $(INSTALLED)
+
+# torch goes first and alone, so that no other package's requirement can choose its version.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Timeloom needs Python 3.11 or newer; choose one with: make PYTHON=python3.11" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev,logging]'
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/timeloom generate "a red seven moves left" --seed 0 --output demo/red-seven.mp4 --overwrite
+	$(BIN)/timeloom generate "a blue three bounces" --seed 1 --output demo/blue-three.mp4 --overwrite
+	$(BIN)/timeloom generate "a green zero grows" --seed 2 --output demo/green-zero.mp4 --overwrite
+	@echo "Watch demo/red-seven.mp4: a red seven that moves left."
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -q --durations=10
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy

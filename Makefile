@@ -16,7 +16,7 @@ INSTALLED := .venv/.installed
 .PHONY: help setup demo test lint
 
 help:
-	@sed -n 's/^#//p' Makefile
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 setup: $(INSTALLED)
 

@@ -1,0 +1,1 @@
+"""Features, distances, protocols and the report."""

@@ -111,7 +111,8 @@ def _explain(error: Exception) -> str | None:
     if any(
         getattr(cause, "errno", None) == errno.ENOSPC or "No space left on device" in str(cause) for cause in causes
     ):
-        named = next((f" while writing {cause.filename}" for cause in causes if getattr(cause, "filename", None)), "")
+        files = [cause.filename for cause in causes if isinstance(cause, OSError) and cause.filename]
+        named = f" while writing {files[0]}" if files else ""
         return f"The disk is full{named}. Free some space and run the same command again."
     if any(isinstance(cause, ImportError | RuntimeError) and "torchvision" in str(cause) for cause in causes) and (
         importlib.util.find_spec("torchvision") is not None

@@ -90,7 +90,7 @@ def test_wheel_holds_every_file_of_the_package(project, tmp_path):
     wanted = {
         path.relative_to(source).as_posix()
         for path in (source / "timeloom").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and not any(part == "__pycache__" or part.startswith(".") for part in path.parts)
     }
     assert wanted <= packed
     assert "timeloom/py.typed" in packed

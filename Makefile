@@ -30,10 +30,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/timeloom generate "a red seven moves left" --seed 0 --output demo/red-seven.mp4 --overwrite
-	$(BIN)/timeloom generate "a blue three bounces" --seed 1 --output demo/blue-three.mp4 --overwrite
-	$(BIN)/timeloom generate "a green zero grows" --seed 2 --output demo/green-zero.mp4 --overwrite
-	@echo "Watch demo/red-seven.mp4: a red seven that moves left."
+	@mkdir -p demo
+	$(BIN)/timeloom generate "a red seven moves left" --output demo/red-seven.mp4 --overwrite
+	printf '%s\n' "a blue three bounces" "a green zero grows" "a yellow five spins" > demo/prompts.txt
+	$(BIN)/timeloom generate --prompts demo/prompts.txt --output demo/more --contact-sheet demo/more.png --overwrite
+	@echo "Three more videos are in demo/more, side by side in demo/more.png."
+	@echo "A red seven that moves left: $(CURDIR)/demo/red-seven.mp4"
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -q --durations=10

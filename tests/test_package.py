@@ -87,10 +87,9 @@ def test_wheel_holds_every_file_of_the_package(project, tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         packed = set(archive.namelist())
     source = project / "src"
+    files = [path.relative_to(source) for path in (source / "timeloom").rglob("*") if path.is_file()]
     wanted = {
-        path.relative_to(source).as_posix()
-        for path in (source / "timeloom").rglob("*")
-        if path.is_file() and not any(part == "__pycache__" or part.startswith(".") for part in path.parts)
+        file.as_posix() for file in files if not any(part[0] == "." or part == "__pycache__" for part in file.parts)
     }
     assert wanted <= packed
     assert "timeloom/py.typed" in packed

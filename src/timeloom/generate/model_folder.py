@@ -1,0 +1,186 @@
+"""A model folder, checked: the Stable Diffusion layout, safetensors alone, every tensor there, right and finite."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import AutoencoderKL, ModelMixin, SchedulerMixin
+from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
+from torch import nn
+from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
+
+from timeloom import zoo
+from timeloom.errors import TimeloomError
+from timeloom.models.unet import VideoUNet
+
+INDEX = "model_index.json"
+NETWORKS: dict[str, Any] = {"unet": VideoUNet, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
+PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+
+
+def find_model(name_or_path: str | Path) -> Path:
+    """The folder of a model: a folder, the name of a zoo model, or a Hub id whose files are already in the local cache.
+
+    Raises:
+        TimeloomError: none of the three.
+    """
+    try:
+        return Path(zoo.resolve(str(name_or_path)))
+    except TimeloomError:
+        if str(name_or_path).count("/") != 1 or Path(name_or_path).exists():
+            raise
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(name_or_path), local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError) as error:
+        raise TimeloomError(
+            f"No model folder {str(name_or_path)!r}, and the local Hub cache has none of that name. "
+            f"Give the path of a folder, or fetch it first: hf download {name_or_path}"
+        ) from error
+
+
+def check_layout(folder: Path) -> dict[str, Any]:
+    """The folder's index, after checking that each part is there and that weights are safetensors.
+
+    Raises:
+        TimeloomError: no index, a part missing, or weights that are only pickled.
+    """
+    index = read_json(folder / INDEX)
+    for part in (*NETWORKS, "tokenizer", "scheduler"):
+        if part not in index:
+            raise TimeloomError(f"{folder / INDEX} names no {part}: it is not the index of a Stable Diffusion model.")
+        if not (folder / part).is_dir():
+            raise TimeloomError(f"The model {folder} has no folder {part!r}.")
+        if part in NETWORKS:
+            _check_weights_file(folder / part)
+    return index
+
+
+def _check_weights_file(folder: Path) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+    if pickles:
+        raise TimeloomError(
+            f"{folder / pickles[0]} is a pickle, which can run code when it is loaded, and no safetensors file is "
+            "beside it. Convert it to safetensors first."
+        )
+    raise TimeloomError(f"{folder} has no weights: a .safetensors file is missing.")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; TimeloomError where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise TimeloomError(f"{path} is missing: a model is a folder in Stable Diffusion format.") from error
+    except (OSError, ValueError) as error:
+        raise TimeloomError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise TimeloomError(f"{path} must hold a JSON object.")
+    return content
+
+
+def load_network(folder: Path, part: str, dtype: torch.dtype, variant: str | None = None) -> nn.Module:
+    """Load one network ("unet", "vae" or "text_encoder") strictly and in evaluation mode.
+
+    Raises:
+        TimeloomError: a damaged file; a missing, extra or wrongly shaped tensor; a value that is not finite.
+    """
+    read_json(folder / part / "config.json")
+    try:
+        network, info = NETWORKS[part].from_pretrained(
+            folder,
+            subfolder=part,
+            dtype=dtype,
+            variant=variant,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # reported below, tensor by tensor
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        raise TimeloomError(f"Cannot load the {part} in {folder / part}: {_first_line(error)}") from error
+    _require_complete(folder / part, info)
+    _require_finite(folder / part, network)
+    if isinstance(network, ModelMixin):
+        network.register_to_config(_name_or_path=folder.name)  # not the path on this machine: it would be saved again
+    return network.eval()
+
+
+def load_tokenizer(folder: Path) -> CLIPTokenizer:
+    """The tokenizer of a model; TimeloomError where its files are missing or damaged."""
+    try:
+        return CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    except Exception as error:  # the tokenizers library raises bare Exceptions
+        raise TimeloomError(f"Cannot load the tokenizer in {folder / 'tokenizer'}: {_first_line(error)}") from error
+
+
+def load_scheduler(folder: Path, index: dict[str, Any]) -> SchedulerMixin:
+    """The scheduler of a model, of the diffusers class that the index names."""
+    name = index["scheduler"][-1]
+    scheduler_class = getattr(diffusers, str(name), None)
+    if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, SchedulerMixin)):
+        raise TimeloomError(f"{folder / INDEX} names the scheduler {name!r}, which diffusers does not have.")
+    read_json(folder / "scheduler" / "scheduler_config.json")
+    return getattr(diffusers, name).from_pretrained(folder / "scheduler")
+
+
+def _require_complete(folder: Path, info: dict[str, Any]) -> None:
+    for name, found, wanted in sorted(info["mismatched_keys"]):
+        raise TimeloomError(
+            f"{weights_file(folder, name)}: the tensor {name!r} has the shape {tuple(found)}, "
+            f"and its config wants {tuple(wanted)}."
+        )
+    for keys, problem in (
+        (info["missing_keys"], "lacks the tensor"),
+        (info["unexpected_keys"], "holds what the network has no place for, the tensor"),
+    ):
+        if keys:
+            first = min(keys)
+            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            raise TimeloomError(f"{weights_file(folder, first)} {problem} {first!r}{more}.")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _require_finite(folder: Path, network: nn.Module) -> None:
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise TimeloomError(f"{weights_file(folder, name)}: the tensor {name!r} has values that are not finite.")
+
+
+def weights_file(folder: Path, tensor: str) -> Path:
+    """The file that holds, or should hold, a tensor of the network in `folder`."""
+    for index in folder.glob("*.safetensors.index.json"):
+        shard = read_json(index).get("weight_map", {}).get(tensor)
+        return folder / shard if shard else index
+    return min(folder.glob("*.safetensors"), default=folder)
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep the progress bars and warnings of diffusers and transformers back: what matters is raised as an error."""
+    libraries = (diffusers_logging, transformers_logging)
+    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, (verbosity, progress_bar) in zip(libraries, before, strict=True):
+            library.set_verbosity(verbosity)
+            if progress_bar:
+                library.enable_progress_bar()

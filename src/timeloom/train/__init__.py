@@ -1,1 +1,1 @@
-"""One training loop, and one small file per thing that is trained."""
+"""One loop; one small file per thing that is trained."""

@@ -1,0 +1,247 @@
+"""VideoUNet: a Stable Diffusion U-Net that sees clips.
+
+The network is diffusers' `UNet2DConditionModel`, weight for weight; the forward pass is restated here, so that a temporal
+mechanism stands inside it in plain sight (hooks are invisible to torch.compile's guards).
+
+Axes: B clips, F frames, N = B·F, C channels, H and W latent height and width, L text tokens, D text width.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.unets.unet_2d_blocks import (
+    CrossAttnDownBlock2D,
+    CrossAttnUpBlock2D,
+    DownBlock2D,
+    UNetMidBlock2DCrossAttn,
+    UpBlock2D,
+)
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from timeloom.errors import TimeloomError, unknown_name
+from timeloom.models.shift import ShiftMechanism
+from timeloom.models.temporal_mechanism import Place, TemporalMechanism
+
+SUPPORTED_BLOCKS = (DownBlock2D, CrossAttnDownBlock2D, UNetMidBlock2DCrossAttn, UpBlock2D, CrossAttnUpBlock2D)
+
+MECHANISMS: dict[str, Callable[[Any], TemporalMechanism]] = {
+    "none": lambda config: TemporalMechanism(),
+    "shift": lambda config: ShiftMechanism(config.shift_fraction, config.shift_placement),
+}
+"""How each value of the `temporal` option is built from the network's config."""
+
+
+class ClipTextAttention:
+    """Attention of all frames of a clip to one text: keys and values are computed once a clip, not once a frame.
+
+    An attention processor for diffusers' cross-attention layers, on PyTorch's scaled dot product. The frames of a clip
+    are laid end to end on the query axis, so nothing is ever repeated.
+    """
+
+    def __call__(
+        self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor, **unused: object
+    ) -> Tensor:
+        """(B·F, H·W, C) asks, (B, L, D) answers: (B·F, H·W, C)."""
+        clips = encoder_hidden_states.shape[0]
+        frames, pixels, _ = hidden_states.shape
+        query = attn.to_q(hidden_states).reshape(clips, frames // clips * pixels, attn.heads, -1).transpose(1, 2)
+        key = attn.to_k(encoder_hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+        value = attn.to_v(encoder_hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = mixed.transpose(1, 2).reshape(frames, pixels, -1)
+        return attn.to_out[1](attn.to_out[0](mixed))
+
+
+def _signature_with(parent: Callable[..., None], own: Callable[..., None]) -> inspect.Signature:
+    """The parent's parameters followed by our own: diffusers reads a config's keys from the signature."""
+    parameters = list(inspect.signature(parent).parameters.values())
+    extra = [parameter for parameter in inspect.signature(own).parameters.values() if parameter.kind is parameter.KEYWORD_ONLY]
+    return inspect.Signature(parameters + extra)
+
+
+class VideoUNet(UNet2DConditionModel):
+    """A Stable Diffusion 1.x/2.x U-Net over clips, with one of several temporal mechanisms.
+
+    Takes the arguments of diffusers' `UNet2DConditionModel` and:
+
+    Args:
+        temporal: "none" (every frame on its own) or "shift" (Latent-Shift, no new parameter).
+        shift_fraction: share of the channels that the shift takes from each neighbouring frame.
+        shift_placement: "residual_end" (the paper's Fig. 3d) or "residual_start" (before the first convolution).
+
+    Raises:
+        TimeloomError: an unknown mechanism or placement, or a block that is not of Stable Diffusion 1.x/2.x.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        temporal: str = "none",
+        shift_fraction: float = 0.25,
+        shift_placement: str = "residual_end",
+        **unet: Any,
+    ) -> None:
+        super().__init__(*args, **unet)
+        if temporal not in MECHANISMS:
+            raise unknown_name("temporal mechanism", temporal, MECHANISMS)
+        if shift_placement not in ("residual_start", "residual_end"):
+            raise unknown_name("shift placement", shift_placement, ("residual_start", "residual_end"))
+        for block in (*self.down_blocks, self.mid_block, *self.up_blocks):
+            if not isinstance(block, SUPPORTED_BLOCKS):
+                raise TimeloomError(
+                    f"VideoUNet is built of Stable Diffusion 1.x/2.x blocks, and this network has {type(block).__name__}."
+                )
+        if self.config.addition_embed_type or self.config.class_embed_type or self.config.encoder_hid_dim_type:
+            raise TimeloomError("VideoUNet takes text alone; this network has a condition of another family (SDXL?).")
+        self.temporal_mechanism = MECHANISMS[temporal](self.config)
+        self.gradient_checkpointing = False
+        for module in self.modules():
+            if isinstance(module, Attention) and module.is_cross_attention:
+                module.set_processor(ClipTextAttention())
+
+    __init__.__signature__ = _signature_with(UNet2DConditionModel.__init__, __init__)  # type: ignore[attr-defined]
+    __init__ = register_to_config(__init__)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+        """Load a U-Net folder strictly: safetensors alone, every key of the network in the file and the other way round.
+
+        Keys of the temporal mechanism may be missing (an image model's folder): they are initialised.
+
+        Raises:
+            TimeloomError: a key is missing or extra.
+        """
+        want_info = kwargs.pop("output_loading_info", False)
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path, output_loading_info=True, **{"use_safetensors": True, **kwargs}
+        )
+        missing = sorted(key for key in info["missing_keys"] if not key.startswith("temporal_mechanism."))
+        for problem, keys in (("lack", missing), ("have no place for", sorted(info["unexpected_keys"]))):
+            if keys:
+                weights = "The weights in" if problem == "lack" else "VideoUNet would"
+                raise TimeloomError(
+                    f"{weights} {pretrained_model_name_or_path} {problem} {len(keys)} U-Net tensor(s), first {keys[0]!r}."
+                )
+        return (model, info) if want_info else model
+
+    def enable_gradient_checkpointing(self, gradient_checkpointing_func: Any = None) -> None:
+        """Recompute each layer in the backward pass instead of keeping its activations (never reentrant)."""
+        self.gradient_checkpointing = True
+
+    def disable_gradient_checkpointing(self) -> None:
+        """Keep activations again."""
+        self.gradient_checkpointing = False
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor | float | int,
+        encoder_hidden_states: Tensor,
+        return_dict: bool = True,
+    ) -> UNet2DConditionOutput | tuple[Tensor]:
+        """Predict the noise in a batch of clips (or v, whatever the network was trained for).
+
+        Args:
+            sample: noisy latents (B, F, C, H, W); F ≥ 1, any H and W.
+            timestep: a number, or (B,) one for each clip.
+            encoder_hidden_states: text features (B, L, D), one text a clip.
+            return_dict: answer with a `.sample`, else with a tuple.
+
+        Raises:
+            ValueError: latents without a frame axis, or another number of texts than clips.
+        """
+        if sample.ndim != 5:
+            raise ValueError(f"latents must be (B, F, C, H, W), not of shape {tuple(sample.shape)}")
+        if encoder_hidden_states.shape[0] != sample.shape[0]:
+            raise ValueError(f"{sample.shape[0]} clips came with {encoder_hidden_states.shape[0]} texts")
+        num_frames = sample.shape[1]
+        if self.config.center_input_sample:
+            sample = 2 * sample - 1.0
+        time_BD = self.time_embedding(self.get_time_embed(sample=sample, timestep=timestep))
+        text_BLD = encoder_hidden_states
+
+        x = self.conv_in(sample.flatten(0, 1))  # (N, C, H, W) from here on
+        skips = [x]
+        for level, block in enumerate(self.down_blocks):
+            for i, resnet in enumerate(block.resnets):
+                place = Place("encoder", level, i == len(block.resnets) - 1)
+                x = self._layer(x, resnet, _attention(block, i), time_BD, text_BLD, num_frames, place)
+                skips.append(x)
+            for downsampler in block.downsamplers or ():
+                x = downsampler(x)
+                skips.append(x)
+
+        middle = self.mid_block
+        for i, resnet in enumerate(middle.resnets):
+            attention = middle.attentions[i - 1] if i else None
+            place = Place("middle", 0, i == len(middle.resnets) - 1)
+            x = attention(x, encoder_hidden_states=text_BLD, return_dict=False)[0] if attention else x
+            x = self._layer(x, resnet, None, time_BD, text_BLD, num_frames, place)
+
+        for level, block in enumerate(self.up_blocks):
+            for i, resnet in enumerate(block.resnets):
+                place = Place("decoder", level, i == len(block.resnets) - 1)
+                x = torch.cat([x, skips.pop()], dim=1)
+                x = self._layer(x, resnet, _attention(block, i), time_BD, text_BLD, num_frames, place)
+            for upsampler in block.upsamplers or ():
+                x = upsampler(x, skips[-1].shape[-2:])  # the skip's own size, so that odd sizes come back
+
+        if self.conv_norm_out is not None:
+            x = self.conv_act(self.conv_norm_out(x))
+        noise = self.conv_out(x).unflatten(0, (-1, num_frames))
+        return UNet2DConditionOutput(sample=noise) if return_dict else (noise,)
+
+    def _layer(
+        self,
+        x: Tensor,
+        resnet: ResnetBlock2D,
+        attention: nn.Module | None,
+        time_BD: Tensor,
+        text_BLD: Tensor,
+        num_frames: int,
+        place: Place,
+    ) -> Tensor:
+        """One ResNet block, its transformer where it has one, and the temporal mechanism's word after them."""
+
+        def run(x: Tensor, time_BD: Tensor, text_BLD: Tensor) -> Tensor:
+            x = self._resnet(resnet, x, time_BD, num_frames)
+            if attention is not None:
+                x = attention(x, encoder_hidden_states=text_BLD, return_dict=False)[0]
+            return self.temporal_mechanism.after_layer(x, num_frames, place)
+
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return checkpoint(run, x, time_BD, text_BLD, use_reentrant=False)
+        return run(x, time_BD, text_BLD)
+
+    def _resnet(self, block: ResnetBlock2D, x: Tensor, time_BD: Tensor, num_frames: int) -> Tensor:
+        """diffusers' `ResnetBlock2D`, with the time embedding computed once a clip and the mechanism in its branch."""
+        h = block.nonlinearity(block.norm1(x))
+        h = self.temporal_mechanism.in_residual(h, num_frames, "residual_start")
+        h = block.conv1(h)
+        time = time_BD if block.skip_time_act else block.nonlinearity(time_BD)
+        time = block.time_emb_proj(time).repeat_interleave(num_frames, dim=0)[:, :, None, None]
+        if block.time_embedding_norm == "scale_shift":
+            scale, offset = time.chunk(2, dim=1)
+            h = block.norm2(h) * (1 + scale) + offset
+        else:
+            h = block.norm2(h + time)
+        h = block.conv2(block.dropout(block.nonlinearity(h)))
+        h = self.temporal_mechanism.in_residual(h, num_frames, "residual_end")
+        shortcut = x if block.conv_shortcut is None else block.conv_shortcut(x)
+        return (shortcut + h) / block.output_scale_factor
+
+
+def _attention(block: nn.Module, i: int) -> nn.Module | None:
+    """The transformer behind ResNet block i, where this kind of block has one."""
+    return block.attentions[i] if getattr(block, "has_cross_attention", False) else None

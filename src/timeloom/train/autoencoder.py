@@ -1,0 +1,81 @@
+"""Train the image autoencoder (diffusers' AutoencoderKL, f = 8, 4 channels). Every frame stands on its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from timeloom.data import write_contact_sheet
+from timeloom.train.components import load_vae
+from timeloom.train.recipe import Recipe
+from timeloom.train.task import Batch, SampleRandom, Task
+
+LATENT_STATISTICS_FRAMES = 512
+
+
+class Reconstruction(nn.Module):
+    """Encode, sample the posterior, decode."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, images_NCHW: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, H, W) in [-1, 1] and standard normal noise of the latents' shape: reconstructions, KL in nats a latent number."""
+        posterior = self.vae.encode(images_NCHW).latent_dist
+        images = self.vae.decode(posterior.mean + posterior.std * noise).sample
+        kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
+        return images, kl
+
+
+class AutoencoderTask(Task):
+    """Absolute error of pixels and of their differences between neighbours, and a little Kullback-Leibler divergence."""
+
+    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+        super().__init__(recipe, device)
+        self.vae = load_vae(recipe.model.vae).to(device)
+        self.network = Reconstruction(self.vae)
+        self.latent_frames: list[Tensor] = []
+
+    def loss(self, batch: Batch, random: SampleRandom) -> tuple[Tensor, dict[str, Tensor]]:
+        images = batch.pixels(self.device).flatten(0, 1)
+        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        height, width = (side // factor for side in images.shape[-2:])
+        frames = len(images) // len(batch.captions)
+        noise = random.normal((frames, self.vae.config.latent_channels, height, width)).flatten(0, 1)
+        reconstructed, kl = self.network(images, noise.to(self.device))
+        error = reconstructed.float() - images
+        pixel = error.abs().mean()
+        edge = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+        loss = pixel + self.recipe.loss.edge_weight * edge + self.recipe.loss.kl_weight * kl
+        return loss, {"pixel": pixel.detach(), "edge": edge.detach(), "kl": kl.detach()}
+
+    @torch.no_grad()
+    def validate(self, batch: Batch, random: SampleRandom) -> dict[str, float]:
+        images = batch.pixels(self.device).flatten(0, 1)
+        latents = torch.cat([self.vae.encode(part).latent_dist.mean for part in images.split(64)])
+        reconstructed = torch.cat([self.vae.decode(part).sample.clamp(-1, 1) for part in latents.split(64)])
+        error = reconstructed - images
+        psnr = 10 * torch.log10(4 / error.square().mean(dim=(1, 2, 3)).clamp_min(1e-10))
+        self.latent_frames = [latents[:LATENT_STATISTICS_FRAMES]]
+        return {"loss": error.abs().mean().item(), "psnr_db": psnr.mean().item(), "psnr_db_worst": psnr.min().item()}
+
+    @torch.no_grad()
+    def preview(self, batch: Batch, path: Path) -> None:
+        images = batch.pixels(self.device)[:8, 0]
+        reconstructed = self.vae.decode(self.vae.encode(images).latent_dist.mean).sample
+        both = torch.stack([images, reconstructed.clamp(-1, 1)], dim=1)  # (B, 2, 3, H, W)
+        pixels = ((both.permute(0, 1, 3, 4, 2) + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
+        write_contact_sheet(path, list(np.asarray(pixels)), batch.captions[:8], columns=2, title="clip | reconstruction")
+
+    def save(self, folder: Path) -> None:
+        """`vae/`, with the scaling factor that gives the held-out latents unit variance (Latent Diffusion, App. G)."""
+        if self.latent_frames:
+            scale: Any = 1 / torch.cat(self.latent_frames).std().item()
+            self.vae.register_to_config(scaling_factor=round(scale, 5))
+        self.vae.save_pretrained(folder / "vae")

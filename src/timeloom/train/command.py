@@ -1,0 +1,60 @@
+"""`timeloom train RECIPE`: train what a recipe describes, or go on where it stopped."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
+
+from timeloom.options import parse
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Train what a recipe describes. Running the same command again goes on from the last checkpoint."""
+
+    recipe: Annotated[str, tyro.conf.Positional]
+    """A recipe's YAML file, or the name of a packaged one such as digits/video_shift."""
+    set: list[str] = field(default_factory=list)
+    """Changes to the recipe, in YAML: --set seed=1 schedule.total_samples=20000."""
+    device: str = "auto"
+    """cpu, cuda, or auto for the first GPU if there is one."""
+    dry_run: bool = False
+    """Print the resolved recipe, the parameters and the memory that training will need; train nothing."""
+
+
+def main(args: list[str]) -> int:
+    """Run `timeloom train`."""
+    options = parse(TrainOptions, args, prog="timeloom train")
+    import torch
+    import torch.distributed as dist
+
+    from timeloom import recipes
+    from timeloom.train.recipe import load_recipe
+
+    recipe = load_recipe(recipes.find(options.recipe), options.set)
+    cuda = torch.cuda.is_available() if options.device == "auto" else options.device.startswith("cuda")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
+    device = torch.device("cpu")
+    if cuda:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+
+    from timeloom.train.engine import Trainer
+    from timeloom.train.tasks import build_task
+
+    if options.dry_run:
+        from timeloom.train.plan import print_plan
+
+        print_plan(recipe, build_task(recipe, torch.device("cpu")))
+        return 0
+    if processes > 1:
+        dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        Trainer(recipe, build_task(recipe, device), device).run()
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    return 0

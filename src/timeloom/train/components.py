@@ -1,0 +1,75 @@
+"""Where the parts of a model come from: a folder that holds them, or a config to start afresh."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from diffusers import AutoencoderKL, DDPMScheduler
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from timeloom.errors import TimeloomError
+from timeloom.models.unet import VideoUNet
+from timeloom.train.recipe import NoiseScheduleOptions
+from timeloom.zoo import resolve
+
+Source = str | dict[str, Any] | None
+
+
+def _folder(source: str, part: str) -> Path:
+    """The folder of `part` within a model folder or zoo model."""
+    folder = resolve(source)
+    if not (folder / part).is_dir():
+        raise TimeloomError(f"{folder} holds no {part}/: is it the model/ folder of the stage that trains it?")
+    return folder / part
+
+
+def _need(source: Source, part: str) -> str | dict[str, Any]:
+    if source is None:
+        raise TimeloomError(f"The recipe's model.{part} is missing: give a model folder, or a config to start afresh.")
+    return source
+
+
+def load_vae(source: Source) -> AutoencoderKL:
+    """An autoencoder, from a folder or afresh."""
+    source = _need(source, "vae")
+    if isinstance(source, str):
+        return AutoencoderKL.from_pretrained(_folder(source, "vae"), use_safetensors=True)
+    return AutoencoderKL(**source)
+
+
+def load_text_encoder(source: Source) -> tuple[CLIPTextModel, CLIPTokenizer]:
+    """A trained text encoder and its tokenizer, from a folder."""
+    source = _need(source, "text_encoder")
+    if not isinstance(source, str):
+        raise TimeloomError("model.text_encoder: this task needs the folder of a trained text encoder.")
+    text_encoder = CLIPTextModel.from_pretrained(_folder(source, "text_encoder"), use_safetensors=True)
+    return text_encoder, CLIPTokenizer.from_pretrained(_folder(source, "tokenizer"))
+
+
+def new_text_encoder(config: dict[str, Any], tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """A text encoder afresh, for the vocabulary of `tokenizer`."""
+    special = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    positions = {"max_position_embeddings": tokenizer.model_max_length}
+    return CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), **positions, **special, **config))
+
+
+def load_unet(source: Source, **temporal: Any) -> VideoUNet:
+    """A U-Net with a temporal mechanism, from any image or video model folder or afresh."""
+    source = _need(source, "unet")
+    if isinstance(source, str):
+        return VideoUNet.from_pretrained(_folder(source, "unet"), **temporal)
+    return VideoUNet(**source, **temporal)
+
+
+def training_schedule(source: Source, options: NoiseScheduleOptions) -> DDPMScheduler:
+    """The noise schedule: the model's own, or that of `options` for a network afresh. Sampling starts at its noisiest step."""
+    if isinstance(source, str) and (resolve(source) / "scheduler").is_dir():
+        return DDPMScheduler.from_pretrained(resolve(source) / "scheduler")
+    return DDPMScheduler(
+        **options.model_dump(), clip_sample=False, prediction_type="epsilon", timestep_spacing="trailing"
+    )

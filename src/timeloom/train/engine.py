@@ -1,0 +1,353 @@
+"""The training loop. One for everything that is trained; what differs stands in the tasks.
+
+Schedules count samples seen, and randomness is a function of (seed, sample): running the same command again resumes
+from the last checkpoint and ends with the same weights, bit for bit on the CPU, as never having stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import resource
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from timeloom.data import Window
+from timeloom.errors import TimeloomError
+from timeloom.train.feed import Feed, open_sources, read_batch, window_of
+from timeloom.train.recipe import OptimizerOptions, Recipe
+from timeloom.train.task import SampleRandom, Task
+
+VOCABULARY_CAPTIONS = 20_000
+"""At most so many training captions are shown to a task before training."""
+
+
+def learning_rate(options: OptimizerOptions, samples: int, total: int) -> float:
+    """Linear warm-up, then constant, or a cosine down to the final rate."""
+    peak, final = options.learning_rate, options.final_learning_rate
+    if samples < options.warmup_samples:
+        return peak * (samples + 1) / options.warmup_samples
+    if final is None:
+        return peak
+    done = (samples - options.warmup_samples) / max(1, total - options.warmup_samples)
+    return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+class Average:
+    """Exponential moving average of a network's weights (half-life in samples, EDM2 style)."""
+
+    def __init__(self, network: nn.Module, half_life: float) -> None:
+        self.network, self.half_life = network, half_life
+        self.weights = {name: p.detach().clone() for name, p in network.named_parameters()} if half_life else {}
+
+    @torch.no_grad()
+    def update(self, batch_size: int, samples: int) -> None:
+        """Take one step; early on the half-life is a tenth of the samples seen, so that the start is forgotten."""
+        if self.weights:
+            keep = 0.5 ** (batch_size / max(1.0, min(self.half_life, samples / 10)))
+            current = dict(self.network.named_parameters())
+            names = list(self.weights)
+            torch._foreach_lerp_([self.weights[n] for n in names], [current[n] for n in names], 1 - keep)
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within, the network has its average weights."""
+        own = {name: p.detach().clone() for name, p in self.network.named_parameters()} if self.weights else {}
+        self._put(self.weights)
+        try:
+            yield
+        finally:
+            self._put(own)
+
+    @torch.no_grad()
+    def _put(self, weights: dict[str, torch.Tensor]) -> None:
+        current = dict(self.network.named_parameters())
+        for name, value in weights.items():
+            current[name].copy_(value)
+
+
+class Checkpoints:
+    """Numbered folders, each whole or absent; the last few are kept."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+
+    def saved(self) -> list[Path]:
+        """Whole checkpoints, oldest first."""
+        return sorted(path for path in self.folder.glob("[0-9]*") if path.suffix == "" and path.is_dir())
+
+    def save(self, samples: int, state: dict[str, Any]) -> None:
+        """Write beside, then rename; drop the oldest."""
+        unfinished = self.folder / f"{samples:012d}.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        with (unfinished / "state.pt").open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        target = self.folder / f"{samples:012d}"
+        shutil.rmtree(target, ignore_errors=True)
+        unfinished.rename(target)
+        for old in self.saved()[: -self.keep]:
+            shutil.rmtree(old)
+
+    def load(self) -> dict[str, Any] | None:
+        """The last checkpoint, if there is one."""
+        saved = self.saved()
+        if not saved:
+            return None
+        try:
+            return torch.load(saved[-1] / "state.pt", map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise TimeloomError(f"{saved[-1]} cannot be read ({error}); remove it to go on from the one before.") from error
+
+
+class Log:
+    """One status line, `stats.jsonl` always, TensorBoard where it is installed."""
+
+    def __init__(self, folder: Path, active: bool) -> None:
+        self.folder, self.active, self.board = folder, active, None
+        if active:
+            folder.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(ImportError):
+                from torch.utils.tensorboard import SummaryWriter
+
+                self.board = SummaryWriter(str(folder / "tensorboard"))
+
+    def write(self, samples: int, **numbers: float) -> None:
+        """Append numbers at this many samples."""
+        if not self.active:
+            return
+        with (self.folder / "stats.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"samples": samples, **numbers}) + "\n")
+        for name, value in numbers.items():
+            if self.board:
+                self.board.add_scalar(name, value, samples)
+
+    def rewind(self, samples: int) -> None:
+        """Forget what was logged after a checkpoint from which training goes on."""
+        path = self.folder / "stats.jsonl"
+        if self.active and path.exists():
+            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+            kept = [line for line in lines if json.loads(line)["samples"] <= samples]
+            path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+class Trainer:
+    """Trains one task by its recipe.
+
+    Raises:
+        TimeloomError: the folder holds a run of another recipe; a loss or gradient is not finite; a parameter that
+            should be trained gets no gradient.
+    """
+
+    def __init__(self, recipe: Recipe, task: Task, device: torch.device) -> None:
+        self.recipe, self.task, self.device = recipe, task, device
+        self.folder = Path(recipe.output)
+        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        if recipe.schedule.batch_size % self.world:
+            raise TimeloomError(f"schedule.batch_size must divide by the {self.world} processes.")
+        self.window: Window = window_of(recipe.data)
+        self.training, self.held_out = open_sources(recipe.data, recipe.seed)
+        self.say(f"clips: {self.training.ledger.summary()}; {len(self.training)} to train on, {len(self.held_out)} held out")
+        self.samples = 0
+        self.checkpoints = Checkpoints(self.folder / "checkpoints", recipe.schedule.keep_checkpoints)
+        self.log = Log(self.folder, active=self.rank == 0)
+        self._check_folder()
+        captions = [self.training[i].caption for i in range(min(len(self.training), VOCABULARY_CAPTIONS))]
+        self._rank_zero_first(lambda: task.prepare(self.folder, captions))
+        self.network = task.network
+        self.network.train()
+        options = recipe.optimizer
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            trained, lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay
+        )
+        self.average = Average(self.network, recipe.ema_half_life_samples)
+        self._resume()
+        if self.world > 1:
+            task.network = DistributedDataParallel(self.network)
+
+    def say(self, line: str) -> None:
+        """Print once, whatever the number of processes."""
+        if self.rank == 0:
+            print(line, flush=True)
+
+    def _rank_zero_first(self, action) -> None:  # type: ignore[no-untyped-def]
+        if self.rank == 0:
+            action()
+        if self.world > 1:
+            dist.barrier()
+            if self.rank:
+                action()
+
+    def _check_folder(self) -> None:
+        """A run's folder belongs to one recipe: what decides the weights must not change half-way."""
+        path = self.folder / "recipe.json"
+        lasting = {"output", "workers", "preview"}
+        mine = self.recipe.model_dump(mode="json")
+        if path.exists() and self.checkpoints.saved():
+            theirs = json.loads(path.read_text(encoding="utf-8"))
+            for key in sorted(set(mine) - lasting):
+                a, b = dict(schedule_free(key, mine[key])), dict(schedule_free(key, theirs.get(key)))
+                if a != b:
+                    raise TimeloomError(
+                        f"{self.folder} holds a run with another {key!r}; train into another folder (output=...) "
+                        "or remove this one."
+                    )
+        if self.rank == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text(json.dumps(mine, indent=2), encoding="utf-8")
+            temporary.replace(path)
+
+    def _resume(self) -> None:
+        state = self.checkpoints.load()
+        if state is None:
+            return
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, value in state["average"].items():
+            self.average.weights[name].copy_(value)
+        self.samples = state["samples"]
+        self.log.rewind(self.samples)
+        self.say(f"resuming after {self.samples:,} samples")
+
+    def _batches(self) -> Iterator[list[int]]:
+        """This process's sample numbers for every step to come."""
+        size = self.recipe.schedule.batch_size
+        own = size // self.world
+        for first in range(self.samples, self.recipe.schedule.total_samples, size):
+            yield list(range(first + self.rank * own, first + (self.rank + 1) * own))
+
+    def run(self) -> None:
+        """Train to the end, then write the model folder."""
+        schedule = self.recipe.schedule
+        feed = Feed(self.training, self.window, self.recipe.seed, self.recipe.workers)
+        sums: dict[str, float] = defaultdict(float)
+        steps, logged_at, waiting = 0, time.perf_counter(), time.perf_counter()
+        for numbers, batch in feed(self._batches()):
+            started = time.perf_counter()
+            sums["data_s"] += started - waiting
+            metrics = self._step(numbers, batch)
+            before, self.samples = self.samples, self.samples + schedule.batch_size
+            self.average.update(schedule.batch_size, self.samples)
+            for name, value in metrics.items():
+                sums[name] += value
+            steps += 1
+            waiting = time.perf_counter()
+            sums["step_s"] += waiting - started
+            last = self.samples >= schedule.total_samples
+            if last or _crosses(before, self.samples, schedule.log_every):
+                passed = time.perf_counter() - logged_at
+                self._status({name: value / steps for name, value in sums.items()}, steps * schedule.batch_size / passed)
+                sums.clear()
+                steps, logged_at = 0, time.perf_counter()
+            if last or _crosses(before, self.samples, schedule.validate_every):
+                self._validate()
+            if last or _crosses(before, self.samples, schedule.checkpoint_every):
+                self._checkpoint()
+        with self.average.applied():
+            if self.rank == 0:
+                self._save_model()
+        self.say(f"done: {self.folder / 'model'}")
+
+    def _step(self, numbers: list[int], batch: Any) -> dict[str, float]:
+        first_step = self.samples == 0
+        torch.manual_seed(self.recipe.seed + numbers[0])  # dropout, if a network has any
+        rate = learning_rate(self.recipe.optimizer, self.samples, self.recipe.schedule.total_samples)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            loss, metrics = self.task.loss(batch, SampleRandom(self.recipe.seed, numbers))
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.optimizer.max_grad_norm)
+        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+            raise TimeloomError(
+                f"After {self.samples:,} samples the loss ({loss.item()}) or its gradient ({norm.item()}) is not finite. "
+                "The last checkpoint is kept; try a lower learning rate or precision: fp32."
+            )
+        if first_step:
+            self._check_gradients()
+        self.optimizer.step()
+        named = {"loss": loss.detach(), "grad_norm": norm, **metrics}
+        return {name: float(value) for name, value in named.items()} | {"learning_rate": rate}
+
+    def _check_gradients(self) -> None:
+        """On the first step every trainable tensor must get a finite gradient that is not zero."""
+        for name, parameter in self.network.named_parameters():
+            if parameter.requires_grad and (parameter.grad is None or not parameter.grad.any()):
+                raise TimeloomError(f"{name} gets no gradient, so it would never be trained.")
+
+    def _status(self, means: dict[str, float], rate: float) -> None:
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        if self.device.type == "cuda":
+            memory = torch.cuda.max_memory_allocated() / 2**30
+        total = self.recipe.schedule.total_samples
+        left = (total - self.samples) / rate
+        self.say(
+            f"{self.samples:>10,} / {total:,} samples  loss {means['loss']:.4f}  {rate:.1f} samples/s  "
+            f"data {1e3 * means['data_s']:.0f} ms  step {1e3 * means['step_s']:.0f} ms  {memory:.2f} GiB  "
+            f"{left / 60:.0f} min left"
+        )
+        self.log.write(self.samples, **means, samples_per_s=rate, memory_gib=memory)
+
+    def _validate(self) -> None:
+        """Held-out numbers and a preview, with the average weights. Every process computes; the first one writes."""
+        clips = len(self.held_out)
+        with self.average.applied(), torch.random.fork_rng():
+            self.network.eval()
+            unwrapped, self.task.network = self.task.network, self.network
+            batch = read_batch(self.held_out, list(range(clips)), self.window, [0.5] * clips)
+            numbers = self.task.validate(batch, SampleRandom(self.recipe.seed, list(range(clips))))
+            if self.rank == 0:
+                preview = self.folder / "previews" / f"{self.samples:012d}.png"
+                preview.parent.mkdir(parents=True, exist_ok=True)
+                self.task.preview(batch, preview)
+            self.task.network = unwrapped
+            self.network.train()
+        self.log.write(self.samples, **{f"validation/{name}": value for name, value in numbers.items()})
+        self.say("  held out: " + "  ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
+
+    def _checkpoint(self) -> None:
+        if self.rank == 0:
+            state = {
+                "samples": self.samples,
+                "network": self.network.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "average": deepcopy(self.average.weights),
+            }
+            self.checkpoints.save(self.samples, state)
+
+    def _save_model(self) -> None:
+        unfinished = self.folder / "model.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        self.task.save(unfinished)
+        shutil.rmtree(self.folder / "model", ignore_errors=True)
+        unfinished.rename(self.folder / "model")
+
+
+def schedule_free(key: str, options: Any) -> dict[str, Any]:
+    """Options as a mapping, without the parts of the schedule that only say how often something is written."""
+    mapping = options if isinstance(options, dict) else {key: options}
+    writing = {"log_every", "validate_every", "checkpoint_every", "keep_checkpoints"}
+    return {name: value for name, value in mapping.items() if key != "schedule" or name not in writing}
+
+
+def _crosses(before: int, after: int, every: int) -> bool:
+    """Whether counting from `before` to `after` passes a multiple of `every`."""
+    return before // every != after // every

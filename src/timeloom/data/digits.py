@@ -12,16 +12,16 @@ import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from timeloom.data.clip import Clip, Frames, Ledger, Window
 from timeloom.data.digits_captions import BACKGROUND_WORDS, COLOUR_WORDS, MOTION_WORDS, describe
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Split = Literal["train", "validation", "test"]
 Combinations = Literal["seen", "unseen", "all"]
@@ -56,8 +56,8 @@ FPS = 8.0
 DURATION_S = 2.0
 SIDE = 64
 """Pixels of a frame's side at which sizes below are given; other sizes scale with the shorter side."""
-SCAN_SIDE = 40
-"""Pixels of an enlarged scan's side."""
+SCAN_SIDE = 50
+"""Pixels of an enlarged scan's side, its empty margin of a tenth on each side included."""
 
 _SPLIT_SHARES: dict[Split, tuple[float, float]] = {"train": (0.0, 0.7), "validation": (0.7, 0.8), "test": (0.8, 1.0)}
 _SPLIT_SALT: dict[Split, int] = {"train": 0, "validation": 1, "test": 2}
@@ -106,7 +106,7 @@ class Scene:
         elif self.motion == "bounce":  # from the top, twice onto the floor
             y = y + self.travel * (0.5 - np.abs(np.cos(2 * np.pi * phase)))
         elif self.motion in ("grow", "shrink"):
-            size = size + self.travel * 0.8 * (phase - 0.5) * (1 if self.motion == "grow" else -1)
+            size = size + self.travel * (phase - 0.5) * (1 if self.motion == "grow" else -1)
         elif self.motion == "spin":
             angle = 2 * np.pi * phase
         return np.stack([x, y, size, angle])
@@ -114,13 +114,15 @@ class Scene:
 
 @functools.lru_cache(maxsize=1)
 def scans() -> tuple[Tensor, NDArray[np.int64]]:
-    """scikit-learn's 1,797 scans, smoothly enlarged: coverage (1797, 40, 40) in [0, 1], and their digits."""
+    """scikit-learn's 1,797 scans, smoothly enlarged: coverage (1797, 50, 50) in [0, 1], and their digits."""
+    import torch
+    import torch.nn.functional as F
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    small = torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16
+    small = F.pad(torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16, (1, 1, 1, 1))
     large = F.interpolate(small, size=(SCAN_SIDE, SCAN_SIDE), mode="bicubic", align_corners=False)[:, 0]
-    edge = ((large - 0.22) / 0.42).clamp(0, 1)
+    edge = ((large - 0.35) / 0.35).clamp(0, 1)  # ink with a soft rim
     return edge * edge * (3 - 2 * edge), bunch.target
 
 
@@ -210,7 +212,7 @@ class DigitsSource:
             rgb=(red, green, blue),
             shade=float(u[3]),
             centre=(float(drift * u[4]), float(drift * u[5])),
-            size=float(34 + 2 * u[6]),
+            size=float(42 + 2 * u[6]),
             travel=float(26 + 3 * u[7]),
         )
         return scene, describe(digit, colour, background, motion, rng, self.complete_captions)
@@ -234,6 +236,9 @@ def render(scenes: Sequence[Scene], window: Window, starts: Sequence[float]) -> 
     Returns:
         uint8 (B, F, H, W, 3).
     """
+    import torch  # here, so that reading a video needs no torch
+    import torch.nn.functional as F
+
     frames, height, width = window.num_frames, window.height, window.width
     spare_s = max(0.0, DURATION_S - window.duration_s)
     times_s = np.asarray(starts)[:, None] * spare_s + np.arange(frames) / window.fps
@@ -262,6 +267,8 @@ def render(scenes: Sequence[Scene], window: Window, starts: Sequence[float]) -> 
 
 def draw_background(background: str, shade: float, height: int, width: int) -> Tensor:
     """A background without hue: (H, W) in [0, 255]; `shade` in [-1, 1] makes it darker or lighter."""
+    import torch
+
     plain = {"black": 14.0 + 10 * shade, "white": 240.0 + 12 * shade, "gray": 128.0 + 16 * shade}
     if background in plain:
         return torch.full((height, width), plain[background])

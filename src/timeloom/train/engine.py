@@ -24,9 +24,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from timeloom.data import Window
+from timeloom.data.sources import open_sources
 from timeloom.errors import TimeloomError
-from timeloom.train.feed import Feed, open_sources, read_batch, window_of
+from timeloom.train.feed import Feed, read_batch
 from timeloom.train.recipe import OptimizerOptions, Recipe
 from timeloom.train.task import SampleRandom, Task
 
@@ -159,7 +159,7 @@ class Trainer:
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         if recipe.schedule.batch_size % self.world:
             raise TimeloomError(f"schedule.batch_size must divide by the {self.world} processes.")
-        self.window: Window = window_of(recipe.data)
+        self.window = recipe.data.window
         self.training, self.held_out = open_sources(recipe.data, recipe.seed)
         self.say(f"clips: {self.training.ledger.summary()}; {len(self.training)} to train on, {len(self.held_out)} held out")
         self.samples = 0

@@ -1,4 +1,4 @@
-"""From a recipe's data options to batches, in an order that is a function of (seed, samples seen)."""
+"""From clips to batches, in an order that is a function of (seed, samples seen)."""
 
 from __future__ import annotations
 
@@ -9,48 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from timeloom.data import ClipSource, DigitsSource, FolderSource, Window
-from timeloom.errors import TimeloomError
-from timeloom.train.recipe import DataOptions
+from timeloom.data import ClipSource, DigitsSource, Window
 from timeloom.train.task import Batch, start_positions
-
-
-class HeldOut:
-    """Some clips of a source, by index: a training or a validation part."""
-
-    def __init__(self, source: ClipSource, indices: list[int]) -> None:
-        self.source, self.indices, self.ledger = source, indices, source.ledger
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int):  # type: ignore[no-untyped-def]
-        return self.source[self.indices[index]]
-
-
-def window_of(data: DataOptions) -> Window:
-    """The frames that the network sees of a clip."""
-    return Window(data.num_frames, data.fps, data.height, data.width)
-
-
-def open_sources(data: DataOptions, seed: int) -> tuple[ClipSource, ClipSource]:
-    """The training clips and the held-out ones, which have none in common.
-
-    Raises:
-        TimeloomError: too few clips to hold some out.
-    """
-    if data.source == "digits":
-        return DigitsSource("train", seed), DigitsSource("validation", seed, num_clips=data.validation_clips)
-    assert data.path is not None  # the recipe's own check
-    source = FolderSource(data.path, captions=data.captions, window=window_of(data))
-    if len(source) <= data.validation_clips:
-        raise TimeloomError(
-            f"{data.path}: {source.ledger.summary()}; {data.validation_clips} are to be held out, so none is left to "
-            "train on. Add clips or lower data.validation_clips."
-        )
-    order = np.random.default_rng(seed).permutation(len(source)).tolist()
-    held_out = sorted(order[: data.validation_clips])
-    return HeldOut(source, sorted(order[data.validation_clips :])), HeldOut(source, held_out)
 
 
 @functools.lru_cache(maxsize=4)

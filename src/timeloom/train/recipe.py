@@ -5,39 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from timeloom.errors import TimeloomError, unknown_name
-
-
-class Options(BaseModel):
-    """A group of options. An unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from timeloom.data.sources import DataOptions
+from timeloom.schema import Schema, check, read_yaml
 
 
-class DataOptions(Options):
-    """What the network sees."""
-
-    source: Literal["digits", "folder"] = "digits"
-    path: str | None = None
-    """Folder of clips, for `source: folder`."""
-    captions: str | None = None
-    """CSV or JSONL of captions; without it they are looked for in the folder and beside each clip."""
-    num_frames: int = Field(16, ge=1, le=1024)
-    """Frames of a training clip; 1 trains on images."""
-    fps: float = Field(8.0, gt=0)
-    """Frames a second at which a clip is sampled."""
-    height: int = Field(64, ge=8, multiple_of=8)
-    """Pixels."""
-    width: int = Field(64, ge=8, multiple_of=8)
-    """Pixels."""
-    validation_clips: int = Field(32, ge=1)
-    """Clips held out for the validation loss. *digits* has its own split; a folder gives these up."""
-
-
-class NoiseScheduleOptions(Options):
+class NoiseScheduleOptions(Schema):
     """The forward process, for a U-Net that starts afresh; Stable Diffusion's by default. A trained one keeps its own."""
 
     num_train_timesteps: int = Field(1000, ge=1)
@@ -46,7 +20,7 @@ class NoiseScheduleOptions(Options):
     beta_end: float = Field(0.012, gt=0, lt=1)
 
 
-class ModelOptions(Options):
+class ModelOptions(Schema):
     """Where each part comes from: a model folder (or zoo name) that holds it, or a config to start afresh."""
 
     text_encoder: str | dict[str, Any] | None = None
@@ -58,7 +32,7 @@ class ModelOptions(Options):
     noise_schedule: NoiseScheduleOptions = NoiseScheduleOptions.model_validate({})
 
 
-class OptimizerOptions(Options):
+class OptimizerOptions(Schema):
     """Adam with decoupled weight decay."""
 
     learning_rate: float = Field(5e-5, gt=0)
@@ -72,7 +46,7 @@ class OptimizerOptions(Options):
     max_grad_norm: float = Field(1.0, gt=0)
 
 
-class ScheduleOptions(Options):
+class ScheduleOptions(Schema):
     """Everything counts samples seen (clips, or images), over all processes."""
 
     total_samples: int = Field(gt=0)
@@ -85,7 +59,7 @@ class ScheduleOptions(Options):
     keep_checkpoints: int = Field(2, ge=1)
 
 
-class LossOptions(Options):
+class LossOptions(Schema):
     """What is minimised; each task reads its own."""
 
     caption_dropout: float = Field(0.1, ge=0, le=1)
@@ -98,7 +72,7 @@ class LossOptions(Options):
     """Weight of the difference of image gradients, which keeps edges sharp (autoencoder)."""
 
 
-class PreviewOptions(Options):
+class PreviewOptions(Schema):
     """Samples drawn while training, by the same pipeline as `timeloom generate`."""
 
     prompts: list[str] = Field(default_factory=list)
@@ -108,7 +82,7 @@ class PreviewOptions(Options):
     sampler: str = "dpm-solver++"
 
 
-class Recipe(Options):
+class Recipe(Schema):
     """A training run."""
 
     task: Literal["text_encoder", "autoencoder", "image", "video"]
@@ -132,8 +106,6 @@ class Recipe(Options):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
-        if self.data.source == "folder" and not self.data.path:
-            raise ValueError("data.path: a folder of clips is needed for `source: folder`")
         if self.task == "image" and self.data.num_frames != 1:
             raise ValueError("data.num_frames: the image task trains on 1 frame")
         if self.task == "video" and self.data.num_frames < 2:
@@ -147,42 +119,4 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     Raises:
         TimeloomError: the file is not a recipe; an unknown key is named with the nearest known one.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise TimeloomError(f"{path} is not a readable recipe: {error}") from error
-    if not isinstance(raw, dict):
-        raise TimeloomError(f"{path} is not a recipe: it should be a mapping of options")
-    for override in overrides or []:
-        _override(raw, override)
-    try:
-        return Recipe.model_validate(raw)
-    except ValidationError as error:
-        raise _explain(error, path) from error
-
-
-def _override(raw: dict[str, Any], override: str) -> None:
-    dotted, equals, value = override.partition("=")
-    if not equals:
-        raise TimeloomError(f"An override reads key.subkey=value, not {override!r}.")
-    *groups, key = dotted.split(".")
-    target = raw
-    for group in groups:
-        target = target.setdefault(group, {})
-        if not isinstance(target, dict):
-            raise TimeloomError(f"{dotted}: {group} is not a group of options.")
-    target[key] = yaml.safe_load(value)
-
-
-def _explain(error: ValidationError, path: Path) -> TimeloomError:
-    """The first problem, in one sentence."""
-    first = error.errors()[0]
-    location = [str(part) for part in first["loc"]]
-    if first["type"] == "extra_forbidden":
-        group: Any = Recipe
-        for part in location[:-1]:
-            group = group.model_fields[part].annotation
-        problem = unknown_name("option", location[-1], group.model_fields)
-        return TimeloomError(f"{path}: {'.'.join(location)}: {problem}")
-    message = first["msg"].removeprefix("Value error, ")
-    return TimeloomError(f"{path}: {'.'.join(location) + ': ' if location else ''}{message}")
+    return check(Recipe, read_yaml(path, overrides), path)

@@ -77,6 +77,12 @@ def tiny_model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture()
+def tokenizer():
+    """The tiny model's: one token a character."""
+    return tiny_tokenizer()
+
+
+@pytest.fixture()
 def pipe(tiny_model):
     """The tiny model, freshly loaded."""
     from timeloom.generate.pipeline import TextToVideoPipeline

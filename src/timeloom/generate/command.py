@@ -12,7 +12,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -34,13 +34,12 @@ CLIPS_ON_A_SHEET = 64
 class Options:
     """Make videos or images from prompts."""
 
-    prompt: tyro.conf.Positional[str | None] = None
+    prompt: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="PROMPT")] = None
     """What the video shows."""
     prompts: Path | None = None
     """A UTF-8 text file with one prompt a line, in place of PROMPT; the clips go into the folder --output."""
     output: str | None = None
-    """File (.mp4, .gif, .webp, or .png, which shows several frames as a strip), or folder for several clips, which goes
-    on where it stopped. Default: a file named after the prompt."""
+    """File (.mp4, .gif, .webp, or .png), or a folder for several clips. Default: a file named after the prompt."""
     model: str = "digits-shift"
     """A model of the zoo, a model folder in Stable Diffusion format, or a Hub id in the local cache."""
     negative_prompt: str = ""

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from timeloom.data.write import MAX_FPS, check_output
 from timeloom.errors import TimeloomError, unknown_name
 from timeloom.generate.prompts import slug
 
-SUFFIXES = tuple(MAX_FPS)
+SUFFIXES = (".mp4", ".gif", ".webp", ".png")
 MAX_SEED = 2**63 - 1
 
 
@@ -59,6 +58,8 @@ def plan_folder(
 
 def require_free(path: Path, overwrite: bool, suffixes: Sequence[str]) -> None:
     """Raise TimeloomError where `path` has none of the `suffixes`, cannot be written, or exists and is to be kept."""
+    from timeloom.data.write import check_output
+
     if path.suffix.lower() not in suffixes:
         raise unknown_name(f"file type of {path}:", path.suffix, suffixes)
     check_output(path, overwrite)
@@ -67,6 +68,8 @@ def require_free(path: Path, overwrite: bool, suffixes: Sequence[str]) -> None:
 
 def require_rate(path: Path, fps: float) -> None:
     """Raise TimeloomError where the format of `path` cannot be played at `fps` frames a second."""
+    from timeloom.data.write import MAX_FPS
+
     most = MAX_FPS[path.suffix.lower()]
     if fps > most:
         raise TimeloomError(f"{path.suffix} holds at most {most} frames a second, not {fps:g}.")

@@ -90,8 +90,8 @@ class TextToVideoPipeline(DiffusionPipeline):
         super().__init__()
         _require_fit("text", "hidden_size", text_encoder.config.hidden_size, unet.config.cross_attention_dim)
         _require_fit("latents", "latent_channels", vae.config.latent_channels, unet.config.in_channels)
-        if sampler is not None and sampler != scheduler_name(scheduler):
-            scheduler = make_scheduler(sampler, scheduler.config)
+        if sampler not in (None, scheduler_name(scheduler)) or scheduler.config.get("clip_sample"):
+            scheduler = make_scheduler(sampler or scheduler_name(scheduler), scheduler.config)
         self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
         self.pixels_per_latent = 2 ** (len(vae.config.block_out_channels) - 1)
         sample_size = unet.config.sample_size or 64
@@ -136,8 +136,11 @@ class TextToVideoPipeline(DiffusionPipeline):
                 if part not in components:
                     components[part] = model_folder.load_network(folder, part, dtype, variant)
             components.setdefault("tokenizer", model_folder.load_tokenizer(folder))
-            components.setdefault("scheduler", model_folder.load_scheduler(folder, index))
-        defaults = {name: value for name, value in index.items() if name in DEFAULTS}
+            if "scheduler" in components:
+                index.pop("sampler", None)  # the caller's scheduler is the sampler
+            else:
+                components["scheduler"] = model_folder.load_scheduler(folder, index)
+        defaults = {name: index[name] for name in DEFAULTS if name in index}
         pipe = cls(**{**defaults, **components})
         pipe.register_to_config(_name_or_path=folder.name)
         return pipe

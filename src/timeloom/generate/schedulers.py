@@ -30,7 +30,8 @@ def make_scheduler(name: str, config: Mapping[str, Any]) -> SchedulerMixin:
     if name not in SCHEDULERS:
         raise unknown_name("sampler", name, SCHEDULERS)
     # DDPM and DDIM clip the predicted sample to [-1, 1] unless told otherwise: right for pixels, wrong for latents.
-    latent_config = {**config, "clip_sample": config.get("clip_sample", False)}
+    # What diffusers marks as a default it would replace by the new class's own, but only until the config is saved.
+    latent_config = {**config, "clip_sample": False, "_use_default_values": []}
     try:
         return SCHEDULERS[name].from_config(latent_config)
     except (NotImplementedError, ValueError) as error:

@@ -1,0 +1,250 @@
+"""The protocol *digits*: prompts about handwriting never trained on, a clip for each, and what the judge sees in it.
+
+Three prompts in four describe combinations of attributes that training has shown, every fourth one that it never has.
+Prompt i and its clip depend on the seed and i alone, so a longer run begins with the clips of a shorter one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from timeloom.data.clip import Frames, Window
+from timeloom.data.digits import ATTRIBUTES, DigitsSource
+from timeloom.errors import TimeloomError
+from timeloom.evaluate.intervals import Share
+from timeloom.evaluate.judge import Judge, Verdict
+
+GROUPS = ("all", "seen", "unseen")
+METRICS = (*ATTRIBUTES, "all", "steady")
+"""Shares of a result: each attribute right, all four at once; and, no part of "all", the digit the same throughout."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """All that the clips of an evaluation depend on. Two results can be compared where these are equal."""
+
+    num_frames: int
+    fps: float
+    height: int
+    width: int
+    num_inference_steps: int
+    guidance_scale: float
+    sampler: str
+    precision: str
+    weights_sha256: str
+    """Of every file of the model that decides what it makes."""
+    timeloom: str
+    torch: str
+    name: str = "digits"
+    split: str = "test"
+    seed: int = 0
+    """Clip i is made with seed + i."""
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is asked for, and where a real clip shows it."""
+
+    index: int
+    text: str
+    group: str
+    """Combinations "seen" in training, or "unseen"."""
+    attributes: dict[str, str]
+
+
+def make_prompts(num_prompts: int, seed: int = 0) -> list[Prompt]:
+    """Complete captions of test clips."""
+    sources = {group: _source(group, seed) for group in ("seen", "unseen")}
+    prompts = []
+    for index in range(num_prompts):
+        group = "unseen" if index % 4 == 3 else "seen"
+        scene, text = sources[group].scene(index)
+        prompts.append(Prompt(index, text, group, scene.attributes))
+    return prompts
+
+
+def draw_real_clips(prompts: Sequence[Prompt], protocol: Protocol) -> Frames:
+    """The real test clips that the prompts were written about, uint8 (B, F, H, W, 3)."""
+    window = Window(protocol.num_frames, protocol.fps, protocol.height, protocol.width)
+    clips = [_source(prompt.group, protocol.seed)[prompt.index].draw(window, 0.0) for prompt in prompts]
+    return np.stack(clips)
+
+
+def _source(group: str, seed: int) -> DigitsSource:
+    combinations: Any = group
+    return DigitsSource("test", seed=seed, combinations=combinations, complete_captions=True)
+
+
+class ClipStore:
+    """The generated clips of a run, a file each, written as they come: a run that was stopped goes on where it was.
+
+    Args:
+        folder: made if it is not there.
+        protocol: a folder belongs to one protocol.
+        overwrite: throw away clips of another protocol.
+
+    Raises:
+        TimeloomError: the folder holds clips of another protocol.
+    """
+
+    def __init__(self, folder: Path, protocol: Protocol, overwrite: bool = False) -> None:
+        self.clips = folder / "clips"
+        self._sha256 = protocol.sha256
+        label = folder / "protocol.json"
+        wanted = asdict(protocol)
+        old = [*self.clips.glob("*.npz")] if self.clips.is_dir() else []
+        known = json.loads(label.read_text(encoding="utf-8")) if label.is_file() else {}
+        if overwrite:
+            for path in old:
+                path.unlink()
+        elif (old or known) and known != wanted:
+            differ = ", ".join(name for name in wanted if known.get(name) != wanted[name])
+            raise TimeloomError(
+                f"{folder} holds the evaluation of something else (different: {differ}). "
+                "Choose another --output, or --overwrite to start anew."
+            )
+        self.clips.mkdir(parents=True, exist_ok=True)
+        write_atomically(label, json.dumps(wanted, indent=2).encode())
+
+    def path(self, prompt: Prompt) -> Path:
+        return self.clips / f"{prompt.index:05d}.npz"
+
+    def save(self, prompt: Prompt, clip: Frames, seconds: float) -> None:
+        """Store a clip uint8 (F, H, W, 3) and the seconds that making it took."""
+        content = io.BytesIO()
+        np.savez_compressed(content, frames=clip, seconds=seconds, prompt=prompt.text, protocol=self._sha256)
+        write_atomically(self.path(prompt), content.getvalue())
+
+    def load(self, prompt: Prompt) -> tuple[Frames, float] | None:
+        """The clip and its seconds, or None where it is still to be made."""
+        try:
+            with np.load(self.path(prompt), allow_pickle=False) as stored:
+                if str(stored["protocol"]) == self._sha256 and str(stored["prompt"]) == prompt.text:
+                    return stored["frames"], float(stored["seconds"])
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise TimeloomError(f"{self.path(prompt)} is damaged; delete it and run again.") from error
+        return None
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def generate(
+    pipe: Callable[..., Any],
+    prompts: Sequence[Prompt],
+    protocol: Protocol,
+    store: ClipStore,
+    batch_size: int = 16,
+    done: Callable[[int], None] = lambda count: None,
+) -> None:
+    """Make the clips that the store lacks with a `TextToVideoPipeline`; `done` hears how many more there are."""
+    missing = [prompt for prompt in prompts if not store.path(prompt).exists() or store.load(prompt) is None]
+    done(len(prompts) - len(missing))
+    for start in range(0, len(missing), batch_size):
+        batch = missing[start : start + batch_size]
+        began = time.perf_counter()
+        frames = pipe(
+            [prompt.text for prompt in batch],
+            num_frames=protocol.num_frames,
+            height=protocol.height,
+            width=protocol.width,
+            num_inference_steps=protocol.num_inference_steps,
+            guidance_scale=protocol.guidance_scale,
+            seeds=[protocol.seed + prompt.index for prompt in batch],
+        ).frames
+        seconds = (time.perf_counter() - began) / len(batch)
+        for prompt, clip in zip(batch, frames, strict=True):
+            store.save(prompt, np.asarray(clip), seconds)
+        done(len(batch))
+
+
+def load_clips(prompts: Sequence[Prompt], store: ClipStore) -> tuple[Frames, float]:
+    """All generated clips, uint8 (B, F, H, W, 3), and the seconds that making them took.
+
+    Raises:
+        TimeloomError: one is missing.
+    """
+    clips, seconds = [], 0.0
+    for prompt in prompts:
+        stored = store.load(prompt)
+        if stored is None:
+            raise TimeloomError(f"{store.path(prompt)} is missing; run the same command again to make it.")
+        clips.append(stored[0])
+        seconds += stored[1]
+    return np.stack(clips), seconds
+
+
+def is_right(prompt: Prompt, verdict: Verdict, metric: str) -> bool:
+    """Whether a clip shows what was asked for, in one of `METRICS`."""
+    if metric == "steady":
+        return verdict.steady
+    seen = verdict.attributes
+    return all(seen[name] == prompt.attributes[name] for name in (ATTRIBUTES if metric == "all" else (metric,)))
+
+
+def count_right(prompts: Sequence[Prompt], verdicts: Sequence[Verdict]) -> dict[str, dict[str, Share]]:
+    """{metric: {group: share}}; what cannot be judged counts as wrong, so a share is of all prompts of its group."""
+    pairs = list(zip(prompts, verdicts, strict=True))
+
+    def share(metric: str, group: str) -> Share:
+        own = [is_right(prompt, verdict, metric) for prompt, verdict in pairs if group in ("all", prompt.group)]
+        return Share(sum(own), len(own))
+
+    return {metric: {group: share(metric, group) for group in GROUPS} for metric in METRICS}
+
+
+def find_failures(prompts: Sequence[Prompt], verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """Every clip that is not right in all: its index, prompt, and {attribute: {asked, seen}} for what is wrong."""
+    failures = []
+    for prompt, verdict in zip(prompts, verdicts, strict=True):
+        seen = verdict.attributes
+        wrong = {
+            name: {"asked": asked, "seen": seen[name]}
+            for name, asked in prompt.attributes.items()
+            if seen[name] != asked
+        }
+        if wrong:
+            failures.append({"index": prompt.index, "prompt": prompt.text, "group": prompt.group, "wrong": wrong})
+    return failures
+
+
+def measure_judge(judge: Judge, prompts: Sequence[Prompt], protocol: Protocol) -> dict[str, dict[str, Share]]:
+    """The judge's own accuracy: `count_right` on the real clips that the prompts were written about."""
+    chunks: Iterable[Sequence[Prompt]] = (prompts[start : start + 64] for start in range(0, len(prompts), 64))
+    verdicts = [verdict for chunk in chunks for verdict in judge(draw_real_clips(chunk, protocol))]
+    return count_right(prompts, verdicts)
+
+
+def shares_to_json(shares: dict[str, dict[str, Share]]) -> dict[str, Any]:
+    """Plain numbers for JSON."""
+    return {
+        metric: {
+            group: {"value": share.value, "interval": list(share.interval), "right": share.right, "n": share.total}
+            for group, share in groups.items()
+        }
+        for metric, groups in shares.items()
+    }

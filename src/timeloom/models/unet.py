@@ -1,7 +1,7 @@
 """VideoUNet: a Stable Diffusion U-Net that sees clips.
 
-The network is diffusers' `UNet2DConditionModel`, weight for weight; the forward pass is restated here, so that a temporal
-mechanism stands inside it in plain sight (hooks are invisible to torch.compile's guards).
+The network is diffusers' `UNet2DConditionModel`, weight for weight; the forward pass is restated here, so that a
+temporal mechanism stands inside it in plain sight (hooks are invisible to torch.compile's guards).
 
 Axes: B clips, F frames, N = B·F, C channels, H and W latent height and width, L text tokens, D text width.
 """
@@ -18,6 +18,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_2d_blocks import (
     CrossAttnDownBlock2D,
     CrossAttnUpBlock2D,
@@ -26,6 +27,7 @@ from diffusers.models.unets.unet_2d_blocks import (
     UpBlock2D,
 )
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -34,6 +36,16 @@ from timeloom.models.shift import ShiftMechanism
 from timeloom.models.temporal_mechanism import Place, TemporalMechanism
 
 SUPPORTED_BLOCKS = (DownBlock2D, CrossAttnDownBlock2D, UNetMidBlock2DCrossAttn, UpBlock2D, CrossAttnUpBlock2D)
+
+OTHER_FAMILIES = (
+    "addition_embed_type",
+    "class_embed_type",
+    "num_class_embeds",
+    "encoder_hid_dim_type",
+    "encoder_hid_dim",
+    "time_embedding_act_fn",
+)
+"""Options of diffusers' U-Net for conditions that Stable Diffusion 1.x/2.x does not have."""
 
 MECHANISMS: dict[str, Callable[[Any], TemporalMechanism]] = {
     "none": lambda config: TemporalMechanism(),
@@ -53,6 +65,8 @@ class ClipTextAttention:
         self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor, **unused: object
     ) -> Tensor:
         """(B·F, H·W, C) asks, (B, L, D) answers: (B·F, H·W, C)."""
+        if attn.norm_cross:
+            encoder_hidden_states = attn.norm_encoder_hidden_states(encoder_hidden_states)
         clips = encoder_hidden_states.shape[0]
         frames, pixels, _ = hidden_states.shape
         query = attn.to_q(hidden_states).reshape(clips, frames // clips * pixels, attn.heads, -1).transpose(1, 2)
@@ -66,8 +80,8 @@ class ClipTextAttention:
 def _signature_with(parent: Callable[..., None], own: Callable[..., None]) -> inspect.Signature:
     """The parent's parameters followed by our own: diffusers reads a config's keys from the signature."""
     parameters = list(inspect.signature(parent).parameters.values())
-    extra = [parameter for parameter in inspect.signature(own).parameters.values() if parameter.kind is parameter.KEYWORD_ONLY]
-    return inspect.Signature(parameters + extra)
+    ours = inspect.signature(own).parameters.values()
+    return inspect.Signature(parameters + [parameter for parameter in ours if parameter.kind is parameter.KEYWORD_ONLY])
 
 
 class VideoUNet(UNet2DConditionModel):
@@ -81,7 +95,8 @@ class VideoUNet(UNet2DConditionModel):
         shift_placement: "residual_end" (the paper's Fig. 3d) or "residual_start" (before the first convolution).
 
     Raises:
-        TimeloomError: an unknown mechanism or placement, or a block that is not of Stable Diffusion 1.x/2.x.
+        TimeloomError: an unknown mechanism or placement, a fraction out of range, or a config that is not of
+            Stable Diffusion 1.x/2.x.
     """
 
     def __init__(
@@ -97,13 +112,11 @@ class VideoUNet(UNet2DConditionModel):
             raise unknown_name("temporal mechanism", temporal, MECHANISMS)
         if shift_placement not in ("residual_start", "residual_end"):
             raise unknown_name("shift placement", shift_placement, ("residual_start", "residual_end"))
-        for block in (*self.down_blocks, self.mid_block, *self.up_blocks):
-            if not isinstance(block, SUPPORTED_BLOCKS):
-                raise TimeloomError(
-                    f"VideoUNet is built of Stable Diffusion 1.x/2.x blocks, and this network has {type(block).__name__}."
-                )
-        if self.config.addition_embed_type or self.config.class_embed_type or self.config.encoder_hid_dim_type:
-            raise TimeloomError("VideoUNet takes text alone; this network has a condition of another family (SDXL?).")
+        if not 0.0 <= shift_fraction <= 0.5:
+            raise TimeloomError(
+                f"shift_fraction must lie in [0, 0.5], a share for each neighbour, not {shift_fraction}."
+            )
+        self._require_stable_diffusion()
         self.temporal_mechanism = MECHANISMS[temporal](self.config)
         self.gradient_checkpointing = False
         for module in self.modules():
@@ -113,29 +126,58 @@ class VideoUNet(UNet2DConditionModel):
     __init__.__signature__ = _signature_with(UNet2DConditionModel.__init__, __init__)  # type: ignore[attr-defined]
     __init__ = register_to_config(__init__)
 
+    def _require_stable_diffusion(self) -> None:
+        """Refuse what the forward pass below would leave out without a word."""
+        for block in (*self.down_blocks, self.mid_block, *self.up_blocks):
+            if not isinstance(block, SUPPORTED_BLOCKS):
+                raise TimeloomError(
+                    "VideoUNet is built of Stable Diffusion 1.x/2.x blocks, and this network has a "
+                    f"{type(block).__name__}."
+                )
+            parts: tuple[Any, ...] = (*block.resnets, *getattr(block, "attentions", ()))
+            for part in parts:
+                if not isinstance(part, (ResnetBlock2D, Transformer2DModel)):
+                    raise TimeloomError(f"VideoUNet has no place for this network's {type(part).__name__}.")
+        for option in OTHER_FAMILIES:
+            if self.config[option]:
+                raise TimeloomError(
+                    "VideoUNet takes latents, a time step and one text; this network's config says "
+                    f"{option}={self.config[option]!r}, a condition of another family (SDXL has some)."
+                )
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
-        """Load a U-Net folder strictly: safetensors alone, every key of the network in the file and the other way round.
+        """Load a U-Net folder strictly: safetensors alone, with every tensor of the network and no other.
 
-        Keys of the temporal mechanism may be missing (an image model's folder): they are initialised.
+        Takes the arguments of diffusers' method, and those of `__init__` that are to differ from the folder's config.
+        Tensors of the temporal mechanism may be missing (an image model's folder): they stay as initialised. With
+        `output_loading_info=True` the report comes back beside the network, and judging it is the caller's.
 
         Raises:
-            TimeloomError: a key is missing or extra.
+            TimeloomError: the folder cannot be read, or a tensor is missing, extra or of another shape.
         """
         want_info = kwargs.pop("output_loading_info", False)
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path, output_loading_info=True, **{"use_safetensors": True, **kwargs}
+        options = {"use_safetensors": True, "ignore_mismatched_sizes": True, **kwargs, "output_loading_info": True}
+        try:
+            model, info = super().from_pretrained(pretrained_model_name_or_path, **options)
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise TimeloomError(f"Cannot load the U-Net in {pretrained_model_name_or_path}: {reason}") from error
+        if want_info:
+            return model, info
+        missing = [key for key in info["missing_keys"] if not key.startswith("temporal_mechanism.")]
+        problems = (
+            ("of another shape than its config says", [name for name, _, _ in info["mismatched_keys"]]),
+            ("missing", missing),
+            ("unknown to the network", info["unexpected_keys"]),
         )
-        missing = sorted(key for key in info["missing_keys"] if not key.startswith("temporal_mechanism."))
-        for problem, keys in (("lack", missing), ("have no place for", sorted(info["unexpected_keys"]))):
+        for problem, keys in problems:
             if keys:
-                weights = "The weights in" if problem == "lack" else "VideoUNet would"
-                raise TimeloomError(
-                    f"{weights} {pretrained_model_name_or_path} {problem} {len(keys)} U-Net tensor(s), first {keys[0]!r}."
-                )
-        return (model, info) if want_info else model
+                found = f"{len(keys)} tensor(s) {problem}, first {min(keys)!r}"
+                raise TimeloomError(f"The U-Net in {pretrained_model_name_or_path} has {found}.")
+        return model
 
-    def enable_gradient_checkpointing(self, gradient_checkpointing_func: Any = None) -> None:
+    def enable_gradient_checkpointing(self) -> None:
         """Recompute each layer in the backward pass instead of keeping its activations (never reentrant)."""
         self.gradient_checkpointing = True
 
@@ -242,6 +284,6 @@ class VideoUNet(UNet2DConditionModel):
         return (shortcut + h) / block.output_scale_factor
 
 
-def _attention(block: nn.Module, i: int) -> nn.Module | None:
+def _attention(block: Any, i: int) -> nn.Module | None:
     """The transformer behind ResNet block i, where this kind of block has one."""
     return block.attentions[i] if getattr(block, "has_cross_attention", False) else None

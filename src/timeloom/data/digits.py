@@ -217,9 +217,7 @@ class DigitsSource:
         )
         return scene, describe(digit, colour, background, motion, rng, self.complete_captions)
 
-    def draw_batch(
-        self, indices: Sequence[int], window: Window, starts: Sequence[float]
-    ) -> tuple[Frames, list[str]]:
+    def draw_batch(self, indices: Sequence[int], window: Window, starts: Sequence[float]) -> tuple[Frames, list[str]]:
         """Many clips at once, the fast way for training: frames (B, F, H, W, 3) and captions."""
         scenes, captions = zip(*(self.scene(index) for index in indices), strict=True)
         return render(scenes, window, starts), list(captions)

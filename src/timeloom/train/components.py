@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import AutoencoderKL, DDPMScheduler
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -14,6 +15,8 @@ from timeloom.train.recipe import NoiseScheduleOptions
 from timeloom.zoo import resolve
 
 Source = str | dict[str, Any] | None
+
+FIRST_LOG_VARIANCE = -5.0
 
 
 def _folder(source: str, part: str) -> Path:
@@ -35,7 +38,10 @@ def load_vae(source: Source) -> AutoencoderKL:
     source = _need(source, "vae")
     if isinstance(source, str):
         return AutoencoderKL.from_pretrained(_folder(source, "vae"), use_safetensors=True)
-    return AutoencoderKL(**source)
+    vae = AutoencoderKL(**source)
+    with torch.no_grad():  # a narrow posterior at first: else its noise drowns what little the encoder says
+        vae.quant_conv.bias[vae.config.latent_channels :] = FIRST_LOG_VARIANCE
+    return vae
 
 
 def load_text_encoder(source: Source) -> tuple[CLIPTextModel, CLIPTokenizer]:

@@ -111,7 +111,9 @@ class Checkpoints:
         try:
             return torch.load(saved[-1] / "state.pt", map_location="cpu", weights_only=True)
         except Exception as error:
-            raise TimeloomError(f"{saved[-1]} cannot be read ({error}); remove it to go on from the one before.") from error
+            raise TimeloomError(
+                f"{saved[-1]} cannot be read ({error}); remove it to go on from the one before."
+            ) from error
 
 
 class Log:
@@ -161,7 +163,9 @@ class Trainer:
             raise TimeloomError(f"schedule.batch_size must divide by the {self.world} processes.")
         self.window = recipe.data.window
         self.training, self.held_out = open_sources(recipe.data, recipe.seed)
-        self.say(f"clips: {self.training.ledger.summary()}; {len(self.training)} to train on, {len(self.held_out)} held out")
+        self.say(
+            f"clips: {self.training.ledger.summary()}; {len(self.training)} to train on, {len(self.held_out)} held out"
+        )
         self.samples = 0
         self.checkpoints = Checkpoints(self.folder / "checkpoints", recipe.schedule.keep_checkpoints)
         self.log = Log(self.folder, active=self.rank == 0)
@@ -252,7 +256,9 @@ class Trainer:
             last = self.samples >= schedule.total_samples
             if last or _crosses(before, self.samples, schedule.log_every):
                 passed = time.perf_counter() - logged_at
-                self._status({name: value / steps for name, value in sums.items()}, steps * schedule.batch_size / passed)
+                self._status(
+                    {name: value / steps for name, value in sums.items()}, steps * schedule.batch_size / passed
+                )
                 sums.clear()
                 steps, logged_at = 0, time.perf_counter()
             if last or _crosses(before, self.samples, schedule.validate_every):

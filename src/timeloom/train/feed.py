@@ -53,6 +53,9 @@ class Feed:
 
     def __call__(self, batches: Iterator[list[int]]) -> Iterator[tuple[list[int], Batch]]:
         """(sample numbers, batch) for each list of numbers, in order, `workers` batches ahead."""
+        if self.workers == 0:
+            yield from ((numbers, self.batch(numbers)) for numbers in batches)
+            return
         with ThreadPoolExecutor(self.workers) as pool:
             ahead: deque[tuple[list[int], Future[Batch]]] = deque()
             for numbers in batches:

@@ -68,8 +68,8 @@ class LossOptions(Schema):
     """Share of each batch's clips whose frames are trained on as images (video)."""
     kl_weight: float = Field(1e-6, ge=0)
     """Weight of the autoencoder's Kullback-Leibler term (autoencoder)."""
-    edge_weight: float = Field(1.0, ge=0)
-    """Weight of the difference of image gradients, which keeps edges sharp (autoencoder)."""
+    crop: int = Field(0, ge=0, multiple_of=8)
+    """Pixels of a random crop's side, for cheaper steps; 0 trains on whole frames (autoencoder)."""
 
 
 class PreviewOptions(Schema):
@@ -101,8 +101,8 @@ class Recipe(Schema):
     """Of the forward and backward pass; weights and optimizer are always fp32."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
-    workers: int = Field(2, ge=1)
-    """Threads that read and draw clips ahead of the network."""
+    workers: int = Field(2, ge=0)
+    """Threads that read clips ahead of the network; 0 reads them in the loop itself, best where that takes no time."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
@@ -110,6 +110,8 @@ class Recipe(Schema):
             raise ValueError("data.num_frames: the image task trains on 1 frame")
         if self.task == "video" and self.data.num_frames < 2:
             raise ValueError("data.num_frames: the video task needs at least 2 frames")
+        if self.loss.crop > min(self.data.height, self.data.width):
+            raise ValueError("loss.crop: a crop cannot be larger than the frame")
         return self
 
 

@@ -18,7 +18,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from timeloom.data import write_image
 from timeloom.errors import TimeloomError
-from timeloom.train.components import load_text_encoder, new_text_encoder
+from timeloom.train.components import new_text_encoder
 from timeloom.train.recipe import Recipe
 from timeloom.train.task import Batch, SampleRandom, Task
 

@@ -1,0 +1,185 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from timeloom.errors import TimeloomError
+from timeloom.train.engine import Average, Checkpoints, Trainer, _crosses, learning_rate
+from timeloom.train.recipe import OptimizerOptions, Recipe
+from timeloom.train.tasks import build_task
+
+MakeRecipe = Callable[..., Recipe]
+CPU = torch.device("cpu")
+
+
+def train(recipe: Recipe) -> Trainer:
+    trainer = Trainer(recipe, build_task(recipe, CPU), CPU)
+    trainer.run()
+    return trainer
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.safetensors"))}
+
+
+def test_all_four_stages_train_and_leave_models_that_generate(trained_runs: Path) -> None:
+    from timeloom import TextToVideoPipeline
+
+    pipeline = TextToVideoPipeline.from_pretrained(trained_runs / "video" / "model")
+    frames = pipeline(["a red seven moves left"], seeds=[0], num_inference_steps=2).frames
+    assert frames.shape == (1, 4, 64, 64, 3)
+    stats = [json.loads(line) for line in (trained_runs / "video" / "stats.jsonl").read_text().splitlines()]
+    assert {"loss", "video", "image", "samples_per_s"} <= set(stats[0])
+    assert any("validation/loss_t500" in line for line in stats)
+    assert list((trained_runs / "video" / "previews").glob("*.png"))
+
+
+def test_the_video_network_has_the_image_networks_keys_and_the_frozen_parts_stay(trained_runs: Path) -> None:
+    image, video = trained_runs / "image/model", trained_runs / "video/model"
+    unets = [load_file(folder / "unet/diffusion_pytorch_model.safetensors") for folder in (image, video)]
+    assert unets[0].keys() == unets[1].keys()
+    assert any(not torch.equal(unets[0][key], unets[1][key]) for key in unets[0])
+    assert weights(image / "vae") == weights(video / "vae")
+    assert weights(image / "text_encoder") == weights(video / "text_encoder")
+
+
+@pytest.mark.parametrize("task", ["text_encoder", "autoencoder", "video"])
+def test_stopping_and_going_on_gives_the_same_bits(
+    tiny_recipe: MakeRecipe, task: str, trained_runs: Path, tmp_path: Path
+) -> None:
+    class Stop(Exception):
+        pass
+
+    recipe = tiny_recipe(task, trained_runs, tmp_path / "stopped")
+    trainer = Trainer(recipe, build_task(recipe, CPU), CPU)
+    step = trainer._step
+
+    def step_then_stop(numbers, batch):
+        if numbers[0] >= 12:
+            raise Stop
+        return step(numbers, batch)
+
+    trainer._step = step_then_stop
+    with pytest.raises(Stop):
+        trainer.run()
+    assert not (tmp_path / "stopped/model").exists()
+    train(recipe)
+    assert weights(tmp_path / "stopped/model") == weights(trained_runs / task / "model")
+
+
+@pytest.mark.slow
+def test_kill_9_and_the_same_command_again_gives_the_same_bits(
+    tiny_recipe: MakeRecipe, trained_runs: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe("video", trained_runs, tmp_path / "run")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    command = [sys.executable, "-m", "timeloom", "train", str(path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+    assert first.stdout is not None
+    for line in first.stdout:
+        if line.strip().startswith("8 / 16"):
+            first.send_signal(signal.SIGKILL)
+            break
+    first.wait()
+    assert first.returncode == -signal.SIGKILL
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert "resuming after" in done.stdout
+    assert weights(tmp_path / "run/model") == weights(trained_runs / "video/model")
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tiny_recipe: MakeRecipe, trained_runs: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe("image", trained_runs, tmp_path / "run")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "timeloom"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, "train", str(path), "--device", "cpu"], check=True, env=environment, capture_output=True)
+    two = load_file(tmp_path / "run/model/unet/diffusion_pytorch_model.safetensors")
+    one = load_file(trained_runs / "image/model/unet/diffusion_pytorch_model.safetensors")
+    # Adam divides by the gradient's own size, so that where it is tiny, rounding decides about a step of at most 4e-3.
+    differences = torch.cat([(two[key] - one[key]).abs().flatten() for key in one])
+    assert differences.quantile(0.99) < 1e-5
+
+
+def test_another_recipe_is_refused_in_the_same_folder(tiny_recipe: MakeRecipe, trained_runs: Path) -> None:
+    recipe = tiny_recipe("image", trained_runs).model_copy(update={"seed": 7})
+    with pytest.raises(TimeloomError, match="another 'seed'"):
+        Trainer(recipe, build_task(recipe, CPU), CPU)
+
+
+def test_a_longer_log_interval_is_the_same_run(tiny_recipe: MakeRecipe, trained_runs: Path) -> None:
+    train(tiny_recipe("image", trained_runs, log_every=16))
+
+
+def test_a_parameter_without_gradient_is_named(tiny_recipe: MakeRecipe, trained_runs: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe("image", trained_runs, tmp_path)
+    task = build_task(recipe, CPU)
+    task.network.unused = torch.nn.Parameter(torch.ones(1))
+    with pytest.raises(TimeloomError, match="unused gets no gradient"):
+        Trainer(recipe, task, CPU).run()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_recipe: MakeRecipe, trained_runs: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe("image", trained_runs, tmp_path)
+    task = build_task(recipe, CPU)
+    with torch.no_grad():
+        task.network.conv_in.weight.fill_(float("nan"))
+    with pytest.raises(TimeloomError, match="not finite"):
+        Trainer(recipe, task, CPU).run()
+    assert not (tmp_path / "model").exists()
+
+
+def test_the_last_checkpoints_are_kept_and_unfinished_ones_are_no_checkpoints(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for samples in (4, 8, 12):
+        checkpoints.save(samples, {"samples": samples})
+    (tmp_path / "000000000016.unfinished").mkdir()
+    assert [int(path.name) for path in checkpoints.saved()] == [8, 12]
+    state = checkpoints.load()
+    assert state is not None and state["samples"] == 12
+
+
+def test_a_damaged_checkpoint_says_which(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save(4, {"samples": 4})
+    (tmp_path / "000000000004/state.pt").write_bytes(b"junk")
+    with pytest.raises(TimeloomError, match="000000000004"):
+        checkpoints.load()
+
+
+def test_learning_rate_warms_up_and_decays() -> None:
+    options = OptimizerOptions(learning_rate=1.0, final_learning_rate=0.1, warmup_samples=10)
+    rates = [learning_rate(options, samples, 110) for samples in range(111)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0)
+    assert rates[110] == pytest.approx(0.1)
+    assert rates[60] == pytest.approx(0.55)
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert learning_rate(OptimizerOptions(learning_rate=1.0), 5, 10) == 1.0
+
+
+def test_average_follows_the_network_and_gives_it_back() -> None:
+    network = torch.nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        network.weight.fill_(0.0)
+    average = Average(network, half_life=4)
+    with torch.no_grad():
+        network.weight.fill_(1.0)
+    average.update(batch_size=4, samples=1_000)  # one half-life
+    with average.applied():
+        assert network.weight.item() == pytest.approx(0.5)
+    assert network.weight.item() == 1.0
+
+
+def test_crossing_multiples() -> None:
+    assert [_crosses(n, n + 3, 10) for n in (0, 6, 7, 8, 9, 10)] == [False, False, True, True, True, False]

@@ -1,0 +1,106 @@
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from timeloom import recipes
+from timeloom.errors import TimeloomError
+from timeloom.train.engine import Trainer
+from timeloom.train.feed import clip_of_sample
+from timeloom.train.recipe import Recipe, load_recipe
+from timeloom.train.task import SampleRandom, derive_seed
+from timeloom.train.tasks import TASKS, build_task
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_is_a_recipe_that_opens_with_its_commands(name: str) -> None:
+    path = recipes.find(name)
+    recipe = load_recipe(path)
+    assert recipe.task in TASKS
+    head = path.read_text(encoding="utf-8").split("\ntask:")[0]
+    assert "timeloom data view" in head and "timeloom train" in head
+
+
+@pytest.mark.slow
+def test_the_digits_recipes_run_for_two_steps_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = {"text_encoder": 4, "autoencoder": 2, "image": 2, "video_shift": 2}
+    for name, batch in small.items():
+        recipe = load_recipe(
+            recipes.find(f"digits/{name}"),
+            [
+                f"schedule.total_samples={2 * batch}",
+                f"schedule.batch_size={batch}",
+                "data.validation_clips=4",
+                "preview.num_inference_steps=2",
+            ],
+        )
+        Trainer(recipe, build_task(recipe, CPU), CPU).run()
+    assert (tmp_path / "runs/digits/video_shift/model/model_index.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ("data.num_framse=3", "Did you mean 'num_frames'"),
+        ("tusk=video", "Did you mean 'task'"),
+        ("task=vidoe", "task"),
+        ("data.height=60", "data.height"),
+        ("data.num_frames=0", "data.num_frames"),
+        ("data.num_frames=10000", "data.num_frames"),
+        ("schedule.total_samples=-1", "schedule.total_samples"),
+        ("optimizer.learning_rate=fast", "optimizer.learning_rate"),
+        ("data.source=folder", r"data\.path"),
+        ("data.num_frames", "key.subkey=value"),
+        ("task.x=1", "not a group"),
+        ("loss.crop=128", "cannot be larger"),
+    ],
+)
+def test_a_wrong_option_is_named(change: str, complaint: str) -> None:
+    with pytest.raises(TimeloomError, match=complaint):
+        load_recipe(recipes.find("digits/video_shift"), [change])
+
+
+def test_an_image_recipe_trains_on_single_frames() -> None:
+    with pytest.raises(TimeloomError, match="1 frame"):
+        load_recipe(recipes.find("digits/image"), ["data.num_frames=2"])
+
+
+@pytest.mark.parametrize("content", [b"", b"- a list", b"a: [", b"\xff\xfe"])
+def test_a_file_that_is_no_recipe_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(content)
+    with pytest.raises(TimeloomError, match=r"broken\.yaml"):
+        load_recipe(path)
+
+
+def test_the_resolved_recipe_reads_back(tmp_path: Path) -> None:
+    recipe = load_recipe(recipes.find("digits/image"))
+    path = tmp_path / "again.yaml"
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    assert load_recipe(path) == recipe
+    assert isinstance(recipe, Recipe)
+
+
+def test_the_order_shows_each_clip_once_an_epoch_and_changes() -> None:
+    epochs = [[clip_of_sample(0, 7 * epoch + i, 7) for i in range(7)] for epoch in range(3)]
+    assert all(sorted(order) == list(range(7)) for order in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_a_samples_noise_does_not_depend_on_its_batch_mates() -> None:
+    together = SampleRandom(5, [10, 11, 12])
+    alone = SampleRandom(5, [11])
+    assert torch.equal(together.normal((3, 2))[1], alone.normal((3, 2))[0])
+    assert together.integers(1000)[1] == alone.integers(1000)[0]
+    assert not torch.equal(SampleRandom(6, [11]).normal((3, 2)), SampleRandom(5, [11]).normal((3, 2)))
+
+
+def test_derived_seeds_differ_and_fit() -> None:
+    seeds = {derive_seed(s, n) for s in range(50) for n in range(50)}
+    assert len(seeds) == 2500 and max(seeds) < 2**63

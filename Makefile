@@ -6,7 +6,7 @@
 #   make setup     only the set-up: .venv with the versions of constraints.txt
 #
 # PYTHON=python3.12 chooses another interpreter. On Linux, plain PyPI gives torch with CUDA (several GB); for the CPU
-# build say   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make setup
+# build set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds.
 
 PYTHON ?= python3
 BIN := .venv/bin

@@ -28,7 +28,6 @@ VERBS = {
     "train": Verb("timeloom.train.command", "train what a recipe describes, or go on where it stopped"),
     "data": Verb("timeloom.data.command", "look at the clips that a recipe or a folder holds"),
     "evaluate": Verb("timeloom.evaluate.command", "measure a model or videos by a protocol"),
-    "model": Verb("timeloom.models.command", "describe, check and convert model folders"),
 }
 
 EXIT_ERROR = 1

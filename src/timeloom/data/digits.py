@@ -235,32 +235,34 @@ def render(scenes: Sequence[Scene], window: Window, starts: Sequence[float]) -> 
         uint8 (B, F, H, W, 3).
     """
     import torch  # here, so that reading a video needs no torch
-    import torch.nn.functional as F
 
     frames, height, width = window.num_frames, window.height, window.width
     spare_s = max(0.0, DURATION_S - window.duration_s)
-    times_s = np.asarray(starts)[:, None] * spare_s + np.arange(frames) / window.fps
-    phase = times_s / (DURATION_S - 1 / FPS)
-    poses = np.stack([scene.pose(p) for scene, p in zip(scenes, phase, strict=True)], axis=1)  # (4, B, F)
-    x, y, size, angle = torch.from_numpy(poses.astype(np.float32)).flatten(1)  # (B·F,) each
+    seconds = np.arange(frames) / window.fps
+    clips = torch.empty(len(scenes), frames, height, width, 3, dtype=torch.uint8)
+    for clip, scene, start in zip(clips, scenes, starts, strict=True):  # one clip at a time stays in the cache
+        cover = _cover(scene, (start * spare_s + seconds) / (DURATION_S - 1 / FPS), height, width)
+        behind = draw_background(scene.background, scene.shade, height, width)
+        for channel, value in enumerate(scene.rgb):
+            clip[..., channel] = torch.lerp(behind, torch.tensor(value), cover).round_()
+    return clips.numpy()
+
+
+def _cover(scene: Scene, phase: NDArray[np.float64], height: int, width: int) -> Tensor:
+    """How much of each pixel the digit covers: (F, H, W) in [0, 1]."""
+    import torch
+    import torch.nn.functional as F
+
+    x, y, size, angle = torch.from_numpy(scene.pose(phase).astype(np.float32))[:, :, None]  # (F, 1) each
     scale = SIDE / min(height, width)
-    cos, sin = torch.cos(angle) * 2 / size, torch.sin(angle) * 2 / size
-    # From a pixel of the frame back into the scan's [-1, 1] box.
-    theta = torch.stack(
-        [
-            torch.stack([cos * scale * width / 2, sin * scale * height / 2, -cos * x - sin * y], dim=-1),
-            torch.stack([-sin * scale * width / 2, cos * scale * height / 2, sin * x - cos * y], dim=-1),
-        ],
-        dim=1,
-    )
-    grid = F.affine_grid(theta, [len(theta), 1, height, width], align_corners=False)
-    glyphs = scans()[0][[scene.scan for scene in scenes]][:, None].repeat_interleave(frames, dim=0)
-    cover = F.grid_sample(glyphs, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    cover = cover.view(len(scenes), frames, height, width, 1)
-    rgb = torch.tensor([scene.rgb for scene in scenes], dtype=torch.float32).view(-1, 1, 1, 1, 3)
-    behind = torch.stack([draw_background(scene.background, scene.shade, height, width) for scene in scenes])
-    behind = behind[:, None, :, :, None]
-    return torch.lerp(behind, rgb, cover).round_().to(torch.uint8).numpy()
+    across = ((torch.arange(width) + 0.5 - width / 2) * scale - x) * 2 / size  # (F, W)
+    down = ((torch.arange(height) + 0.5 - height / 2) * scale - y) * 2 / size  # (F, H)
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    grid = torch.empty(len(phase), height, width, 2)  # each pixel's place in the scan's [-1, 1] box
+    torch.add((cos * across)[:, None, :], (sin * down)[:, :, None], out=grid[..., 0])
+    torch.add((-sin * across)[:, None, :], (cos * down)[:, :, None], out=grid[..., 1])
+    glyph = scans()[0][scene.scan].expand(len(phase), 1, SCAN_SIDE, SCAN_SIDE)
+    return F.grid_sample(glyph, grid, mode="bilinear", padding_mode="zeros", align_corners=False)[:, 0]
 
 
 def draw_background(background: str, shade: float, height: int, width: int) -> Tensor:

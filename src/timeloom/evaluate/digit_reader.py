@@ -71,10 +71,14 @@ def _training_views(seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     scenes, starts = [], []
     for digit, own in enumerate(scans_of("train")):
         for scan in np.repeat(own, _VIEWS):
-            rgb = COLOURS[str(rng.choice(list(COLOURS)))]
+            red, green, blue = (float(value) for value in COLOURS[str(rng.choice(list(COLOURS)))])
             x, y = rng.uniform(-6, 6, size=2)
             background, size = str(rng.choice(BACKGROUNDS)), float(rng.uniform(24, 44))
-            scenes.append(Scene(digit, "", background, "spin", int(scan), rgb, rng.uniform(-1, 1), (x, y), size, 0.0))
+            scenes.append(
+                Scene(
+                    digit, "", background, "spin", int(scan), (red, green, blue), rng.uniform(-1, 1), (x, y), size, 0.0
+                )
+            )
             starts.append(float(rng.uniform(-_TILT, _TILT)) / 360 % 1)  # a moment of a spin is a tilt
     clips = torch.from_numpy(render(scenes, Window(1, FPS, SIDE, SIDE), starts))
     clips[1::_VIEWS] = _soften(clips[1::_VIEWS])

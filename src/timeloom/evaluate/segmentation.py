@@ -22,6 +22,8 @@ MIN_AREA = 20.0
 """Square pixels; the smallest digits of the data set have some 60."""
 MAX_COVER = 0.5
 """A larger share of the frame is no digit, but a coloured background."""
+MIN_COHERENCE = 0.6
+"""Length of the summed chroma over the sum of lengths: 1 where all has one hue; less is noise, or many colours."""
 _TOP_SHARE = 0.005  # of a clip's pixels, whose mean chroma stands for full coverage: less than the smallest digit has
 
 
@@ -48,7 +50,9 @@ def segment(clips: Tensor) -> Segmentation:
     smooth = _blur(_blur(chroma(clips.float()), dim=2), dim=3)
     height, width = smooth.shape[2:4]
     length = smooth.square().sum(dim=-1).sqrt()
-    count = max(1, round(_TOP_SHARE * length[0].numel()))
+    count = max(1, round(MIN_COHERENCE = 0.6
+"""Length of the summed chroma over the sum of lengths: 1 where all has one hue; less is noise, or many colours."""
+_TOP_SHARE * length[0].numel()))
     peak = length.flatten(1).topk(count, dim=1).values.mean(dim=1)
     mask = ((length / peak.clamp(min=1e-6)[:, None, None, None] - 0.2) / 0.6).clamp(0, 1)
 
@@ -62,14 +66,16 @@ def segment(clips: Tensor) -> Segmentation:
     xx = (mask.sum(dim=2) * columns.square()).sum(dim=-1) / total - x.square()
     yy = (mask.sum(dim=3) * rows.square()).sum(dim=-1) / total - y.square()
     area = pixels * scale**2
-    visible = (peak >= MIN_CHROMA)[:, None] & (area >= MIN_AREA) & (pixels <= MAX_COVER * height * width)
+    coloured = torch.einsum("bfhwc,bfhw->bfc", smooth, mask)
+    coherent = coloured.norm(dim=-1) >= MIN_COHERENCE * (length * mask).sum(dim=(2, 3))
+    sized = (area >= MIN_AREA) & (pixels <= MAX_COVER * height * width)
     return Segmentation(
         mask=mask,
-        chroma=torch.einsum("bfhwc,bfhw->bfc", smooth, mask),
+        chroma=coloured,
         area=area,
         centre=torch.stack([x, y], dim=-1),
         radius=(xx + yy).clamp(min=1.0).sqrt(),
-        visible=visible,
+        visible=(peak >= MIN_CHROMA)[:, None] & coherent & sized,
     )
 
 

@@ -162,7 +162,7 @@ class VideoUNet(UNet2DConditionModel):
             model, info = super().from_pretrained(pretrained_model_name_or_path, **options)
         except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
             reason = str(error).strip().partition("\n")[0]
-            raise TimeloomError(f"Cannot load the U-Net in {pretrained_model_name_or_path}: {reason}") from error
+            raise TimeloomError(f"Cannot load the unet in {pretrained_model_name_or_path}: {reason}") from error
         if want_info:
             return model, info
         missing = [key for key in info["missing_keys"] if not key.startswith("temporal_mechanism.")]

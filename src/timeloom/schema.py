@@ -1,4 +1,4 @@
-"""YAML files as typed options: what a key means stands with its field, and a wrong key is named with the nearest known one."""
+"""YAML files as typed options. What a key means stands with its field; a wrong key is named with the nearest known one."""
 
 from __future__ import annotations
 

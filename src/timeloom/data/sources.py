@@ -23,15 +23,15 @@ class DataOptions(Schema):
     """Folder of clips, for `source: folder`."""
     captions: str | None = None
     """CSV or JSONL of captions; without it they are looked for in the folder and beside each clip."""
-    num_frames: int = Field(16, ge=1, le=1024)
+    num_frames: int = Field(default=16, ge=1, le=1024)
     """Frames of a training clip; 1 trains on images."""
-    fps: float = Field(8.0, gt=0)
+    fps: float = Field(default=8.0, gt=0)
     """Frames a second at which a clip is sampled."""
-    height: int = Field(64, ge=8, multiple_of=8)
+    height: int = Field(default=64, ge=8, multiple_of=8)
     """Pixels."""
-    width: int = Field(64, ge=8, multiple_of=8)
+    width: int = Field(default=64, ge=8, multiple_of=8)
     """Pixels."""
-    validation_clips: int = Field(32, ge=1)
+    validation_clips: int = Field(default=32, ge=1)
     """Clips held out for the validation loss. *digits* has its own split; a folder gives these up."""
 
     @model_validator(mode="after")

@@ -26,7 +26,7 @@ class Reconstruction(nn.Module):
         self.vae = vae
 
     def forward(self, images_NCHW: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 3, H, W) in [-1, 1] and standard normal noise of the latents' shape: reconstructions, KL in nats a latent number."""
+        """Images (N, 3, H, W) in [-1, 1], and normal noise of the latents' shape: reconstructions, nats a latent number."""
         posterior = self.vae.encode(images_NCHW).latent_dist
         images = self.vae.decode(posterior.mean + posterior.std * noise).sample
         kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
@@ -53,7 +53,7 @@ class AutoencoderTask(Task):
         return pixel + self.recipe.loss.kl_weight * kl, {"pixel": pixel.detach(), "kl": kl.detach()}
 
     def _crop(self, frames: Tensor, random: SampleRandom) -> Tensor:
-        """A random square of each clip (B, F, 3, side, side), on the grid of the latents; the whole frame for side 0."""
+        """A random square of each clip (B, F, 3, side, side), on the latents' grid; the whole frame for side 0."""
         side = self.recipe.loss.crop
         if not side:
             return frames

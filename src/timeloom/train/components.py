@@ -73,7 +73,7 @@ def load_unet(source: Source, **temporal: Any) -> VideoUNet:
 
 
 def training_schedule(source: Source, options: NoiseScheduleOptions) -> DDPMScheduler:
-    """The noise schedule: the model's own, or that of `options` for a network afresh. Sampling starts at its noisiest step."""
+    """The noise schedule: the model's own, or `options` for a network afresh. Sampling starts at its noisiest step."""
     if isinstance(source, str) and (resolve(source) / "scheduler").is_dir():
         return DDPMScheduler.from_pretrained(resolve(source) / "scheduler")
     return DDPMScheduler(

@@ -6,10 +6,8 @@ from the last checkpoint and ends with the same weights, bit for bit on the CPU,
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 import resource
 import shutil
 import time
@@ -26,7 +24,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from timeloom.data.sources import open_sources
 from timeloom.errors import TimeloomError
+from timeloom.train.average import Average
+from timeloom.train.checkpoints import Checkpoints
 from timeloom.train.feed import Feed, read_batch
+from timeloom.train.log import Log
 from timeloom.train.recipe import OptimizerOptions, Recipe
 from timeloom.train.task import SampleRandom, Task
 
@@ -43,108 +44,6 @@ def learning_rate(options: OptimizerOptions, samples: int, total: int) -> float:
         return peak
     done = (samples - options.warmup_samples) / max(1, total - options.warmup_samples)
     return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-
-class Average:
-    """Exponential moving average of a network's weights (half-life in samples, EDM2 style)."""
-
-    def __init__(self, network: nn.Module, half_life: float) -> None:
-        self.network, self.half_life = network, half_life
-        self.weights = {name: p.detach().clone() for name, p in network.named_parameters()} if half_life else {}
-
-    @torch.no_grad()
-    def update(self, batch_size: int, samples: int) -> None:
-        """Take one step; early on the half-life is a tenth of the samples seen, so that the start is forgotten."""
-        if self.weights:
-            keep = 0.5 ** (batch_size / max(1.0, min(self.half_life, samples / 10)))
-            current = dict(self.network.named_parameters())
-            names = list(self.weights)
-            torch._foreach_lerp_([self.weights[n] for n in names], [current[n] for n in names], 1 - keep)
-
-    @contextlib.contextmanager
-    def applied(self) -> Iterator[None]:
-        """Within, the network has its average weights."""
-        own = {name: p.detach().clone() for name, p in self.network.named_parameters()} if self.weights else {}
-        self._put(self.weights)
-        try:
-            yield
-        finally:
-            self._put(own)
-
-    @torch.no_grad()
-    def _put(self, weights: dict[str, torch.Tensor]) -> None:
-        current = dict(self.network.named_parameters())
-        for name, value in weights.items():
-            current[name].copy_(value)
-
-
-class Checkpoints:
-    """Numbered folders, each whole or absent; the last few are kept."""
-
-    def __init__(self, folder: Path, keep: int) -> None:
-        self.folder, self.keep = folder, keep
-
-    def saved(self) -> list[Path]:
-        """Whole checkpoints, oldest first."""
-        return sorted(path for path in self.folder.glob("[0-9]*") if path.suffix == "" and path.is_dir())
-
-    def save(self, samples: int, state: dict[str, Any]) -> None:
-        """Write beside, then rename; drop the oldest."""
-        unfinished = self.folder / f"{samples:012d}.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        with (unfinished / "state.pt").open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        target = self.folder / f"{samples:012d}"
-        shutil.rmtree(target, ignore_errors=True)
-        unfinished.rename(target)
-        for old in self.saved()[: -self.keep]:
-            shutil.rmtree(old)
-
-    def load(self) -> dict[str, Any] | None:
-        """The last checkpoint, if there is one."""
-        saved = self.saved()
-        if not saved:
-            return None
-        try:
-            return torch.load(saved[-1] / "state.pt", map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise TimeloomError(
-                f"{saved[-1]} cannot be read ({error}); remove it to go on from the one before."
-            ) from error
-
-
-class Log:
-    """One status line, `stats.jsonl` always, TensorBoard where it is installed."""
-
-    def __init__(self, folder: Path, active: bool) -> None:
-        self.folder, self.active, self.board = folder, active, None
-        if active:
-            folder.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(ImportError):
-                from torch.utils.tensorboard import SummaryWriter
-
-                self.board = SummaryWriter(str(folder / "tensorboard"))
-
-    def write(self, samples: int, **numbers: float) -> None:
-        """Append numbers at this many samples."""
-        if not self.active:
-            return
-        with (self.folder / "stats.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"samples": samples, **numbers}) + "\n")
-        for name, value in numbers.items():
-            if self.board:
-                self.board.add_scalar(name, value, samples)
-
-    def rewind(self, samples: int) -> None:
-        """Forget what was logged after a checkpoint from which training goes on."""
-        path = self.folder / "stats.jsonl"
-        if self.active and path.exists():
-            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-            kept = [line for line in lines if json.loads(line)["samples"] <= samples]
-            path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 
 class Trainer:
@@ -283,8 +182,8 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.optimizer.max_grad_norm)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             raise TimeloomError(
-                f"After {self.samples:,} samples the loss ({loss.item()}) or its gradient ({norm.item()}) is not finite. "
-                "The last checkpoint is kept; try a lower learning rate or precision: fp32."
+                f"After {self.samples:,} samples the loss ({loss.item()}) or its gradient ({norm.item()}) is not "
+                "finite. The last checkpoint is kept; try a lower learning rate or precision: fp32."
             )
         if first_step:
             self._check_gradients()

@@ -77,8 +77,9 @@ def print_plan(recipe: Recipe, task: Task) -> None:
     steps = -(-recipe.schedule.total_samples // plan.batch_size)
     console.print(f"{recipe.schedule.total_samples:,} samples in {steps:,} steps of {plan.batch_size}")
     console.print(
-        f"memory on one process: {_gib(plan.state_bytes)} of weights, gradients, optimizer and average + {plan.batch_size} x "
-        f"{_gib(plan.activation_bytes_per_sample)} of activations = {_gib(plan.total_bytes)}, and what the libraries take"
+        f"memory on one process: {_gib(plan.state_bytes)} of weights, gradients, optimizer and average "
+        f"+ {plan.batch_size} x {_gib(plan.activation_bytes_per_sample)} of activations = {_gib(plan.total_bytes)}, "
+        "and what the libraries take"
     )
 
 

@@ -12,12 +12,12 @@ from timeloom.schema import Schema, check, read_yaml
 
 
 class NoiseScheduleOptions(Schema):
-    """The forward process, for a U-Net that starts afresh; Stable Diffusion's by default. A trained one keeps its own."""
+    """The forward process of a U-Net that starts afresh; Stable Diffusion's by default. A trained one keeps its own."""
 
-    num_train_timesteps: int = Field(1000, ge=1)
+    num_train_timesteps: int = Field(default=1000, ge=1)
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "scaled_linear"
-    beta_start: float = Field(0.00085, gt=0, lt=1)
-    beta_end: float = Field(0.012, gt=0, lt=1)
+    beta_start: float = Field(default=0.00085, gt=0, lt=1)
+    beta_end: float = Field(default=0.012, gt=0, lt=1)
 
 
 class ModelOptions(Schema):
@@ -27,48 +27,48 @@ class ModelOptions(Schema):
     vae: str | dict[str, Any] | None = None
     unet: str | dict[str, Any] | None = None
     temporal: Literal["none", "shift"] = "none"
-    shift_fraction: float = Field(0.25, ge=0.0, le=0.5)
+    shift_fraction: float = Field(default=0.25, ge=0.0, le=0.5)
     shift_placement: Literal["residual_start", "residual_end"] = "residual_end"
-    noise_schedule: NoiseScheduleOptions = NoiseScheduleOptions.model_validate({})
+    noise_schedule: NoiseScheduleOptions = NoiseScheduleOptions()
 
 
 class OptimizerOptions(Schema):
     """Adam with decoupled weight decay."""
 
-    learning_rate: float = Field(5e-5, gt=0)
+    learning_rate: float = Field(default=5e-5, gt=0)
     """Peak; the paper's value is the default (facts: Adam, 5e-5, batch 256)."""
-    final_learning_rate: float | None = Field(None, ge=0)
+    final_learning_rate: float | None = Field(default=None, ge=0)
     """Cosine decay to this value at the end; constant when absent."""
     betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(0.0, ge=0)
-    warmup_samples: int = Field(0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    warmup_samples: int = Field(default=0, ge=0)
     """Samples over which the rate rises linearly from 0."""
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
 
 
 class ScheduleOptions(Schema):
     """Everything counts samples seen (clips, or images), over all processes."""
 
     total_samples: int = Field(gt=0)
-    batch_size: int = Field(256, gt=0)
+    batch_size: int = Field(default=256, gt=0)
     """Global batch size, in samples; divides by the number of processes."""
-    log_every: int = Field(1_000, gt=0)
-    validate_every: int = Field(50_000, gt=0)
+    log_every: int = Field(default=1_000, gt=0)
+    validate_every: int = Field(default=50_000, gt=0)
     """Held-out loss and previews."""
-    checkpoint_every: int = Field(50_000, gt=0)
-    keep_checkpoints: int = Field(2, ge=1)
+    checkpoint_every: int = Field(default=50_000, gt=0)
+    keep_checkpoints: int = Field(default=2, ge=1)
 
 
 class LossOptions(Schema):
     """What is minimised; each task reads its own."""
 
-    caption_dropout: float = Field(0.1, ge=0, le=1)
+    caption_dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of captions replaced by the empty one, for classifier-free guidance (image, video)."""
-    image_share: float = Field(0.0, ge=0, lt=1)
+    image_share: float = Field(default=0.0, ge=0, lt=1)
     """Share of each batch's clips whose frames are trained on as images (video)."""
-    kl_weight: float = Field(1e-6, ge=0)
+    kl_weight: float = Field(default=1e-6, ge=0)
     """Weight of the autoencoder's Kullback-Leibler term (autoencoder)."""
-    crop: int = Field(0, ge=0, multiple_of=8)
+    crop: int = Field(default=0, ge=0, multiple_of=8)
     """Pixels of a random crop's side, for cheaper steps; 0 trains on whole frames (autoencoder)."""
 
 
@@ -77,8 +77,8 @@ class PreviewOptions(Schema):
 
     prompts: list[str] = Field(default_factory=list)
     """Prompts; held-out captions when empty."""
-    num_inference_steps: int = Field(25, ge=1)
-    guidance_scale: float = Field(4.0, ge=1)
+    num_inference_steps: int = Field(default=25, ge=1)
+    guidance_scale: float = Field(default=4.0, ge=1)
     sampler: str = "dpm-solver++"
 
 
@@ -89,19 +89,19 @@ class Recipe(Schema):
     output: str
     """Folder of the run: checkpoints, log, previews, and the trained model in `model/`."""
     seed: int = 0
-    data: DataOptions = DataOptions.model_validate({})
+    data: DataOptions = DataOptions()
     model: ModelOptions = ModelOptions()
-    optimizer: OptimizerOptions = OptimizerOptions.model_validate({})
+    optimizer: OptimizerOptions = OptimizerOptions()
     schedule: ScheduleOptions
-    loss: LossOptions = LossOptions.model_validate({})
-    preview: PreviewOptions = PreviewOptions.model_validate({})
-    ema_half_life_samples: float = Field(0, ge=0)
+    loss: LossOptions = LossOptions()
+    preview: PreviewOptions = PreviewOptions()
+    ema_half_life_samples: float = Field(default=0, ge=0)
     """Samples after which the moving average of the weights has half forgotten; 0 keeps no average."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """Of the forward and backward pass; weights and optimizer are always fp32."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
-    workers: int = Field(2, ge=0)
+    workers: int = Field(default=2, ge=0)
     """Threads that read clips ahead of the network; 0 reads them in the loop itself, best where that takes no time."""
 
     @model_validator(mode="after")

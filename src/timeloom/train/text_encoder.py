@@ -1,7 +1,7 @@
 """Train a small CLIP text encoder against clips, so that words of motion carry meaning.
 
-Captions and clips of a batch are told apart by a symmetric cross-entropy over their similarities (CLIP, arXiv 2103.00020,
-Fig. 3). The video tower exists for this alone and is thrown away.
+Captions and clips of a batch are told apart by a symmetric cross-entropy over their similarities (CLIP, arXiv
+2103.00020, Fig. 3). The video tower exists for this alone and is thrown away.
 """
 
 from __future__ import annotations

@@ -1,0 +1,42 @@
+"""The moving average of a network's weights."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+
+class Average:
+    """Exponential moving average of a network's weights (half-life in samples, EDM2 style)."""
+
+    def __init__(self, network: nn.Module, half_life: float) -> None:
+        self.network, self.half_life = network, half_life
+        self.weights = {name: p.detach().clone() for name, p in network.named_parameters()} if half_life else {}
+
+    @torch.no_grad()
+    def update(self, batch_size: int, samples: int) -> None:
+        """Take one step; early on the half-life is a tenth of the samples seen, so that the start is forgotten."""
+        if self.weights:
+            keep = 0.5 ** (batch_size / max(1.0, min(self.half_life, samples / 10)))
+            current = dict(self.network.named_parameters())
+            names = list(self.weights)
+            torch._foreach_lerp_([self.weights[n] for n in names], [current[n] for n in names], 1 - keep)
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within, the network has its average weights."""
+        own = {name: p.detach().clone() for name, p in self.network.named_parameters()} if self.weights else {}
+        self._put(self.weights)
+        try:
+            yield
+        finally:
+            self._put(own)
+
+    @torch.no_grad()
+    def _put(self, weights: dict[str, torch.Tensor]) -> None:
+        current = dict(self.network.named_parameters())
+        for name, value in weights.items():
+            current[name].copy_(value)

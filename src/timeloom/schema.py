@@ -1,4 +1,4 @@
-"""YAML files as typed options. What a key means stands with its field; a wrong key is named with the nearest known one."""
+"""YAML files as typed options. What a key means stands with its field; a wrong one is told the nearest known name."""
 
 from __future__ import annotations
 

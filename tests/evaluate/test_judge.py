@@ -27,9 +27,13 @@ def accuracies(verdicts, scenes):
     }
 
 
+def rgb(name):
+    return tuple(float(value) for value in COLOURS[name])
+
+
 def a_scene(**changes) -> Scene:
     scan = int(scans_of("test")[7][0])
-    scene = Scene(7, "red", "gray", "right", scan, COLOURS["red"], 0.0, (0.0, 0.0), 34.0, 26.0)
+    scene = Scene(7, "red", "gray", "right", scan, rgb("red"), 0.0, (0.0, 0.0), 34.0, 26.0)
     return replace(scene, **changes)
 
 
@@ -73,7 +77,7 @@ def test_each_value_of_each_attribute_is_told_apart(judge):
     for name, values in (("background", BACKGROUNDS), ("motion", MOTIONS)):
         verdicts = judge(draw(*(a_scene(**{name: value}) for value in values)))
         assert [getattr(verdict, name) for verdict in verdicts] == list(values)
-    verdicts = judge(draw(*(a_scene(colour=name, rgb=rgb) for name, rgb in COLOURS.items())))
+    verdicts = judge(draw(*(a_scene(colour=name, rgb=rgb(name)) for name in COLOURS)))
     assert [verdict.colour for verdict in verdicts] == list(COLOURS)
     verdicts = judge(draw(*(a_scene(digit=digit, scan=int(own[1])) for digit, own in enumerate(scans_of("test")))))
     assert [verdict.digit for verdict in verdicts] == [str(digit) for digit in range(10)]
@@ -83,7 +87,7 @@ def test_a_change_of_one_attribute_changes_that_verdict_alone(judge):
     other_digit = {"digit": 2, "scan": int(scans_of("test")[2][0])}
     changes = {
         "digit": other_digit,
-        "colour": {"colour": "blue", "rgb": COLOURS["blue"]},
+        "colour": {"colour": "blue", "rgb": rgb("blue")},
         "background": {"background": "checkers"},
         "motion": {"motion": "left"},
     }
@@ -104,6 +108,8 @@ def test_nothing_is_said_of_a_clip_without_a_digit(judge):
     flooded = np.zeros((1, 16, 64, 64, 3), np.uint8)
     flooded[..., 0] = 220
     assert judge(flooded) == [Verdict()]
+    noise = np.random.default_rng(0).integers(0, 256, (1, 16, 64, 64, 3), dtype=np.uint8)
+    assert judge(noise) == [Verdict()]
     mostly_empty = draw(a_scene())
     mostly_empty[:, 4:] = 128
     assert judge(mostly_empty) == [Verdict()]
@@ -115,13 +121,14 @@ def test_a_disc_is_no_digit(judge):
     clip[:, :, x**2 + y**2 < 12**2] = COLOURS["green"]
     verdict = judge(clip)[0]
     assert (verdict.digit, verdict.colour, verdict.motion) == (None, "green", "still")
+    assert verdict.steady is False  # a plain bool, which JSON takes
 
 
 def test_a_digit_or_colour_that_changes_half_way_is_none(judge):
     first = draw(a_scene())
     other_digit, other_colour = first.copy(), first.copy()
     other_digit[:, 8:] = draw(a_scene(digit=2, scan=int(scans_of("test")[2][0])))[:, 8:]
-    other_colour[:, 8:] = draw(a_scene(colour="blue", rgb=COLOURS["blue"]))[:, 8:]
+    other_colour[:, 8:] = draw(a_scene(colour="blue", rgb=rgb("blue")))[:, 8:]
     verdict = judge(other_digit)[0]
     assert (verdict.digit, verdict.steady, verdict.colour) == (None, False, "red")
     assert judge(other_colour)[0].colour is None

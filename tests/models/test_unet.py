@@ -269,7 +269,7 @@ def test_wrong_weights_are_refused_by_name(folder, change, message):
 def test_pickled_weights_are_refused(folder):
     torch.save(load_file(folder / WEIGHTS), folder / "diffusion_pytorch_model.bin")
     (folder / WEIGHTS).unlink()
-    with pytest.raises(TimeloomError, match="Cannot load the U-Net") as raised:
+    with pytest.raises(TimeloomError, match="Cannot load the unet") as raised:
         VideoUNet.from_pretrained(folder)
     assert "safetensors" in str(raised.value) and str(folder) in str(raised.value)
 
@@ -279,12 +279,12 @@ def test_damaged_or_absent_weights_are_refused(folder, content):
     (folder / WEIGHTS).unlink()
     if content:
         (folder / WEIGHTS).write_bytes(content)
-    with pytest.raises(TimeloomError, match="Cannot load the U-Net"):
+    with pytest.raises(TimeloomError, match="Cannot load the unet"):
         VideoUNet.from_pretrained(folder)
 
 
 def test_no_folder_is_refused(tmp_path):
-    with pytest.raises(TimeloomError, match=r"Cannot load the U-Net in .*nowhere"):
+    with pytest.raises(TimeloomError, match=r"Cannot load the unet in .*nowhere"):
         VideoUNet.from_pretrained(tmp_path / "nowhere")
 
 

@@ -50,9 +50,7 @@ def segment(clips: Tensor) -> Segmentation:
     smooth = _blur(_blur(chroma(clips.float()), dim=2), dim=3)
     height, width = smooth.shape[2:4]
     length = smooth.square().sum(dim=-1).sqrt()
-    count = max(1, round(MIN_COHERENCE = 0.6
-"""Length of the summed chroma over the sum of lengths: 1 where all has one hue; less is noise, or many colours."""
-_TOP_SHARE * length[0].numel()))
+    count = max(1, round(_TOP_SHARE * length[0].numel()))
     peak = length.flatten(1).topk(count, dim=1).values.mean(dim=1)
     mask = ((length / peak.clamp(min=1e-6)[:, None, None, None] - 0.2) / 0.6).clamp(0, 1)
 

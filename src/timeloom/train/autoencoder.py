@@ -26,7 +26,7 @@ class Reconstruction(nn.Module):
         self.vae = vae
 
     def forward(self, images_NCHW: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (N, 3, H, W) in [-1, 1], and normal noise of the latents' shape: reconstructions, nats a latent number."""
+        """Images (N, 3, H, W) in [-1, 1], normal noise like the latents: reconstructions, nats per latent number."""
         posterior = self.vae.encode(images_NCHW).latent_dist
         images = self.vae.decode(posterior.mean + posterior.std * noise).sample
         kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()

@@ -2,8 +2,8 @@
 
     python benchmarks/digits.py
 
-Floor: every pixel is written once as float coverage and three times as colour; the printed copy rate of the machine says
-what that alone would take.
+Floor: every pixel is written once as coverage and three times as colour; copying as many floats once says what that
+alone would take.
 """
 
 from __future__ import annotations

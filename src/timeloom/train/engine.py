@@ -76,7 +76,7 @@ class Trainer:
         options = recipe.optimizer
         trained = [p for p in self.network.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            trained, lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay
+            trained, lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay, fused=True
         )
         self.average = Average(self.network, recipe.ema_half_life_samples)
         self._resume()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from timeloom.errors import TimeloomError
 
 Options = TypeVar("Options")
 
@@ -23,3 +25,11 @@ def parse(options: type[Options], args: Sequence[str], prog: str, description: s
 
     config = (tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff)
     return tyro.cli(options, args=list(args), prog=prog, description=description, config=config)
+
+
+def require_at_least(options: Any, **least: float) -> None:
+    """Raise TimeloomError for the first field of `options` that is set and below its `least` value."""
+    for name, smallest in least.items():
+        value = getattr(options, name)
+        if value is not None and value < smallest:
+            raise TimeloomError(f"--{name.replace('_', '-')} must be at least {smallest}, not {value}.")

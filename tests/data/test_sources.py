@@ -30,7 +30,7 @@ def test_a_folder_is_split_without_overlap_and_the_same_way_every_time(folder: P
 
 
 def test_too_few_clips_say_so(folder: Path) -> None:
-    with pytest.raises(TimeloomError, match="6 found.*held out"):
+    with pytest.raises(TimeloomError, match=r"6 found.*held out"):
         open_sources(DataOptions(source="folder", path=str(folder), validation_clips=6), seed=0)
 
 

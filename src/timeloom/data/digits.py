@@ -244,7 +244,7 @@ def render(scenes: Sequence[Scene], window: Window, starts: Sequence[float]) -> 
         cover = _cover(scene, (start * spare_s + seconds) / (DURATION_S - 1 / FPS), height, width)
         behind = draw_background(scene.background, scene.shade, height, width)
         for channel, value in enumerate(scene.rgb):
-            clip[..., channel] = torch.lerp(behind, torch.tensor(value), cover).round_()
+            clip[..., channel] = torch.lerp(behind, torch.tensor(float(value)), cover).round_()
     return clips.numpy()
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from timeloom import options as command_options
+from timeloom.device import choose_device
 from timeloom.errors import TimeloomError
 
 if TYPE_CHECKING:
@@ -92,14 +93,7 @@ def main(args: list[str]) -> int:
 
 def _check_numbers(options: Options) -> None:
     """What can be refused without the model."""
-    for name, value, least in (
-        ("num-prompts", options.num_prompts, 1),
-        ("batch-size", options.batch_size, 1),
-        ("steps", options.steps, 1),
-        ("seed", options.seed, 0),
-    ):
-        if value is not None and value < least:
-            raise TimeloomError(f"--{name} must be at least {least}, not {value}.")
+    command_options.require_at_least(options, num_prompts=1, batch_size=1, steps=1, seed=0)
     if options.seed > MAX_SEED:
         raise TimeloomError(f"--seed must be at most 2**62, with room to count up, not {options.seed}.")
     if options.guidance is not None and not math.isfinite(options.guidance):
@@ -119,7 +113,7 @@ def _load(options: Options) -> tuple[TextToVideoPipeline, Protocol]:
     from timeloom.generate.schedulers import make_scheduler, scheduler_name
 
     dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
-    pipe = TextToVideoPipeline.from_pretrained(options.model, dtype=dtype).to(_device(options.device))
+    pipe = TextToVideoPipeline.from_pretrained(options.model, dtype=dtype).to(choose_device(options.device))
     if options.sampler is not None:
         pipe.scheduler = make_scheduler(options.sampler, pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
@@ -139,20 +133,6 @@ def _load(options: Options) -> tuple[TextToVideoPipeline, Protocol]:
         seed=options.seed,
     )
     return pipe, protocol
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        raise TimeloomError(f"--device {name} cannot be used: {reason}") from error
-    return device
 
 
 def hash_model(folder: Path) -> str:
@@ -233,9 +213,9 @@ def draw_sheets(folder: Path, clips: Frames, prompts: list[Prompt], verdicts: li
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:
     """Write result.json, whole or not at all."""
-    from timeloom.evaluate.digits_protocol import write_atomically
+    from timeloom.data.write import replace_file
 
-    write_atomically(folder / "result.json", json.dumps(result, indent=2, ensure_ascii=False).encode())
+    replace_file(folder / "result.json", json.dumps(result, indent=2, ensure_ascii=False).encode())
 
 
 def print_table(result: dict[str, Any], console: Console) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 
 from timeloom.data.clip import Frames, Window
 from timeloom.data.digits import ATTRIBUTES, DigitsSource
+from timeloom.data.write import replace_file
 from timeloom.errors import TimeloomError
 from timeloom.evaluate.intervals import Share
 from timeloom.evaluate.judge import Judge, Verdict
@@ -119,7 +119,7 @@ class ClipStore:
                 "Choose another --output, or --overwrite to start anew."
             )
         self.clips.mkdir(parents=True, exist_ok=True)
-        write_atomically(label, json.dumps(wanted, indent=2).encode())
+        replace_file(label, json.dumps(wanted, indent=2).encode())
 
     def path(self, prompt: Prompt) -> Path:
         return self.clips / f"{prompt.index:05d}.npz"
@@ -128,7 +128,7 @@ class ClipStore:
         """Store a clip uint8 (F, H, W, 3) and the seconds that making it took."""
         content = io.BytesIO()
         np.savez_compressed(content, frames=clip, seconds=seconds, prompt=prompt.text, protocol=self._sha256)
-        write_atomically(self.path(prompt), content.getvalue())
+        replace_file(self.path(prompt), content.getvalue())
 
     def load(self, prompt: Prompt) -> tuple[Frames, float] | None:
         """The clip and its seconds, or None where it is still to be made."""
@@ -141,16 +141,6 @@ class ClipStore:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise TimeloomError(f"{self.path(prompt)} is damaged; delete it and run again.") from error
         return None
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def generate(

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from timeloom import options as command_options
+from timeloom.device import choose_device
 from timeloom.errors import TimeloomError
 from timeloom.generate import outputs, prompts
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
 
     from timeloom.generate.pipeline import TextToVideoPipeline
 
@@ -110,18 +110,9 @@ def main(args: list[str]) -> int:
 
 def _check_numbers(options: Options) -> None:
     """What can be refused without the model. The pipeline checks frames and sizes too, but only after it is loaded."""
-    for name, value, least in (
-        ("num-samples", options.num_samples, 1),
-        ("batch-size", options.batch_size, 1),
-        ("decode-chunk", options.decode_chunk, 1),
-        ("frames", options.frames, 1),
-        ("height", options.height, 1),
-        ("width", options.width, 1),
-        ("steps", options.steps, 1),
-        ("seed", options.seed, 0),
-    ):
-        if value is not None and value < least:
-            raise TimeloomError(f"--{name} must be at least {least}, not {value}.")
+    command_options.require_at_least(
+        options, num_samples=1, batch_size=1, decode_chunk=1, frames=1, height=1, width=1, steps=1, seed=0
+    )
     if options.seed > outputs.MAX_SEED - 10**9:
         raise TimeloomError(f"--seed must be below 2**63, with room to count up, not {options.seed}.")
     if options.fps is not None and not 0 < options.fps <= 1000:
@@ -161,26 +152,12 @@ def _load(options: Options) -> TextToVideoPipeline:
     from timeloom.generate.pipeline import TextToVideoPipeline
     from timeloom.generate.schedulers import make_scheduler
 
-    device = _device(options.device)
+    device = choose_device(options.device)
     dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
     pipe = TextToVideoPipeline.from_pretrained(options.model, dtype=dtype).to(device)
     if options.sampler is not None:
         pipe.scheduler = make_scheduler(options.sampler, pipe.scheduler.config)
     return pipe
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        raise TimeloomError(f"--device {name} cannot be used: {reason}") from error
-    return device
 
 
 def _settings(pipe: TextToVideoPipeline, options: Options) -> dict[str, Any]:

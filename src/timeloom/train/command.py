@@ -20,7 +20,7 @@ class TrainOptions:
     set: list[str] = field(default_factory=list)
     """Changes to the recipe, in YAML: --set seed=1 schedule.total_samples=20000."""
     device: str = "auto"
-    """cpu, cuda, or auto for the first GPU if there is one."""
+    """cpu, cuda, cuda:1, ...; auto takes an accelerator where there is one."""
     dry_run: bool = False
     """Print the resolved recipe, the parameters and the memory that training will need; train nothing."""
 
@@ -33,14 +33,14 @@ def main(args: list[str]) -> int:
 
     torch.set_flush_denormal(True)  # before threads start: denormal numbers can make a CPU step several times slower
     from timeloom import recipes
+    from timeloom.device import choose_device
     from timeloom.train.recipe import load_recipe
 
     recipe = load_recipe(recipes.find(options.recipe), options.set)
-    cuda = torch.cuda.is_available() if options.device == "auto" else options.device.startswith("cuda")
     processes = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
-    device = torch.device("cpu")
-    if cuda:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    device = choose_device(options.device)
+    if device.type == "cuda" and processes > 1:
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
 
     from timeloom.train.engine import Trainer
@@ -52,7 +52,7 @@ def main(args: list[str]) -> int:
         print_plan(recipe, build_task(recipe, torch.device("cpu")))
         return 0
     if processes > 1:
-        dist.init_process_group("nccl" if cuda else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         Trainer(recipe, build_task(recipe, device), device).run()
     finally:

@@ -69,8 +69,8 @@ class Trainer:
         self.checkpoints = Checkpoints(self.folder / "checkpoints", recipe.schedule.keep_checkpoints)
         self.log = Log(self.folder, active=self.rank == 0)
         self._check_folder()
-        captions = [self.training[i].caption for i in range(min(len(self.training), VOCABULARY_CAPTIONS))]
-        self._rank_zero_first(lambda: task.prepare(self.folder, captions))
+        shown = range(min(len(self.training), VOCABULARY_CAPTIONS))
+        self._rank_zero_first(lambda: task.prepare(self.folder, (self.training[i].caption for i in shown)))
         self.network = task.network
         self.network.train()
         options = recipe.optimizer

@@ -68,6 +68,8 @@ class LossOptions(Schema):
     """Share of each batch's clips whose frames are trained on as images (video)."""
     kl_weight: float = Field(default=1e-6, ge=0)
     """Weight of the autoencoder's Kullback-Leibler term (autoencoder)."""
+    reading_weight: float = Field(default=0.2, ge=0)
+    """Weight of reading each caption's words back from their features (text encoder)."""
     crop: int = Field(default=0, ge=0, multiple_of=8)
     """Pixels of a random crop's side, for cheaper steps; 0 trains on whole frames (autoencoder)."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +66,7 @@ class Task(ABC):
         self.recipe = recipe
         self.device = device
 
-    def prepare(self, folder: Path, captions: list[str]) -> None:  # noqa: B027
+    def prepare(self, folder: Path, captions: Iterable[str]) -> None:  # noqa: B027
         """Look at some training captions before training (a tokenizer learns its vocabulary); `folder` is the run's."""
 
     @abstractmethod

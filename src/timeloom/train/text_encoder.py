@@ -1,12 +1,15 @@
 """Train a small CLIP text encoder against clips, so that words of motion carry meaning.
 
 Captions and clips of a batch are told apart by a symmetric cross-entropy over their similarities (CLIP, arXiv
-2103.00020, Fig. 3). The video tower exists for this alone and is thrown away.
+2103.00020, Fig. 3). That alone lets go of words that few pairs need: after 51,200 clips a linear probe read the digit
+from the captions' mean features in 26 % of cases. So each token must also be read back from its own feature, as
+captioning losses ask (CoCa, arXiv 2205.01917, Sec. 3.2). Video tower and heads are thrown away after training.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +35,11 @@ class VideoTower(nn.Module):
     def __init__(self, width: int, embedding: int) -> None:
         super().__init__()
         self.frames = nn.Sequential(
-            nn.Conv2d(3, width, 4, stride=4),
+            nn.Conv2d(3, width, 3, stride=2, padding=1),
             nn.GELU(),
             nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+            nn.GELU(),
+            nn.Conv2d(2 * width, 2 * width, 3, stride=2, padding=1),
             nn.GELU(),
             nn.Conv2d(2 * width, 2 * width, 4),  # one vector a frame
             nn.GELU(),
@@ -63,14 +68,17 @@ class TextAndVideo(nn.Module):
         embedding = text_encoder.config.hidden_size
         self.text_encoder = text_encoder
         self.text_head = nn.Linear(embedding, embedding, bias=False)
+        self.token_head = nn.Linear(embedding, text_encoder.config.vocab_size)
         self.video = VideoTower(width, embedding)
         self.log_temperature = nn.Parameter(torch.tensor(2.6593))  # log(1 / 0.07), CLIP Sec. 2.5
 
-    def forward(self, tokens_BL: Tensor, frames_BFCHW: Tensor) -> Tensor:
-        """(B, B) scaled similarities: captions down, clips across."""
-        text = F.normalize(self.text_head(self.text_encoder(tokens_BL).pooler_output).float(), dim=-1)
+    def forward(self, tokens_BL: Tensor, frames_BFCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, B) scaled similarities, captions down and clips across; (B, L, V) scores of each token, read back."""
+        out = self.text_encoder(tokens_BL)
+        text = F.normalize(self.text_head(out.pooler_output).float(), dim=-1)
         video = F.normalize(self.video(frames_BFCHW).float(), dim=-1)
-        return text @ video.T * self.log_temperature.clamp(max=4.6052).exp()  # at most 100, CLIP Sec. 2.5
+        similarities = text @ video.T * self.log_temperature.clamp(max=4.6052).exp()  # at most 100, CLIP Sec. 2.5
+        return similarities, self.token_head(out.last_hidden_state).float()
 
 
 class TextEncoderTask(Task):
@@ -87,7 +95,7 @@ class TextEncoderTask(Task):
         self.video_width = self.options.pop("video_width", 64)
         self.tokenizer: CLIPTokenizer
 
-    def prepare(self, folder: Path, captions: list[str]) -> None:
+    def prepare(self, folder: Path, captions: Iterable[str]) -> None:
         """Learn the vocabulary from captions, once, and build the towers for it."""
         if not (folder / "tokenizer").is_dir():
             train_tokenizer(captions, self.vocab_size, self.max_length).save_pretrained(folder / "tokenizer")
@@ -95,27 +103,33 @@ class TextEncoderTask(Task):
         self.text_encoder = new_text_encoder(self.options, self.tokenizer)
         self.network = TextAndVideo(self.text_encoder, self.video_width).to(self.device)
 
-    def _similarities(self, batch: Batch) -> Tensor:
+    def _compare(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Similarities (B, B), and the mean cross-entropy of the captions' tokens, read back from their features."""
         tokens = self.tokenizer(batch.captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
         frames = batch.pixels(self.device)
         small = F.interpolate(frames.flatten(0, 1), size=(VIDEO_SIDE, VIDEO_SIDE), mode="area")
-        return self.network(tokens.to(self.device), small.unflatten(0, frames.shape[:2]))
+        tokens = tokens.to(self.device)
+        similarities, scores = self.network(tokens, small.unflatten(0, frames.shape[:2]))
+        words = (tokens != self.tokenizer.bos_token_id) & (tokens != self.tokenizer.eos_token_id)
+        return similarities, F.cross_entropy(scores[words], tokens[words])
 
     def loss(self, batch: Batch, random: SampleRandom) -> tuple[Tensor, dict[str, Tensor]]:
-        similarities = self._similarities(batch)
+        similarities, reading = self._compare(batch)
         own = torch.arange(len(similarities), device=self.device)
-        loss = (F.cross_entropy(similarities, own) + F.cross_entropy(similarities.T, own)) / 2
-        return loss, {"matched": (similarities.detach().argmax(dim=1) == own).float().mean()}
+        contrast = (F.cross_entropy(similarities, own) + F.cross_entropy(similarities.T, own)) / 2
+        matched = (similarities.detach().argmax(dim=1) == own).float().mean()
+        loss = contrast + self.recipe.loss.reading_weight * reading
+        return loss, {"contrast": contrast.detach(), "reading": reading.detach(), "matched": matched}
 
     @torch.no_grad()
     def validate(self, batch: Batch, random: SampleRandom) -> dict[str, float]:
         loss, metrics = self.loss(batch, random)
-        return {"loss": loss.item(), "matched": metrics["matched"].item()}
+        return {"loss": loss.item(), **{name: value.item() for name, value in metrics.items()}}
 
     @torch.no_grad()
     def preview(self, batch: Batch, path: Path) -> None:
         """Probabilities of each clip (across) for each caption (down): a bright diagonal is right."""
-        probabilities = self._similarities(batch)[:32, :32].softmax(dim=1)
+        probabilities = self._compare(batch)[0][:32, :32].softmax(dim=1)
         grey = (probabilities * 255).round().to(torch.uint8).repeat_interleave(12, 0).repeat_interleave(12, 1)
         write_image(path, grey[..., None].expand(-1, -1, 3).cpu().numpy(), overwrite=True)
 
@@ -124,7 +138,7 @@ class TextEncoderTask(Task):
         self.tokenizer.save_pretrained(folder / "tokenizer")
 
 
-def train_tokenizer(captions: list[str], vocab_size: int, max_length: int) -> CLIPTokenizer:
+def train_tokenizer(captions: Iterable[str], vocab_size: int, max_length: int) -> CLIPTokenizer:
     """A CLIP tokenizer (lower case, byte-level pairs) whose merges are learnt from `captions`.
 
     Every byte has its own token, alone and at a word's end, so any text can be written; `vocab_size` counts them.

@@ -35,7 +35,7 @@ demo: $(INSTALLED)
 	printf '%s\n' "a blue three bounces" "a green zero grows" "a yellow five spins" > demo/prompts.txt
 	$(BIN)/timeloom generate --prompts demo/prompts.txt --output demo/more --contact-sheet demo/more.png --overwrite
 	@echo "Three more videos are in demo/more, side by side in demo/more.png."
-	@echo "A red seven that moves left: $(CURDIR)/demo/red-seven.mp4"
+	@echo "Asked for, a red seven that moves left: $(CURDIR)/demo/red-seven.mp4"
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -q --durations=10

@@ -13,7 +13,6 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -233,7 +232,7 @@ class Trainer:
                 "samples": self.samples,
                 "network": self.network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "average": deepcopy(self.average.weights),
+                "average": self.average.weights,
             }
             self.checkpoints.save(self.samples, state)
 

@@ -31,6 +31,28 @@ def test_a_perfect_denoiser_leads_to_the_clean_latents(name):
     assert (latents - clean).abs().max() < 0.05
 
 
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_perfect_denoiser_finds_the_latents_from_pure_noise(name):
+    """With no signal at the last step and the true velocity predicted, every sampler still ends at the latents."""
+    training = DDPMScheduler(
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+    )
+    scheduler = make_scheduler(name, training.config)
+    scheduler.set_timesteps(20)
+    assert int(scheduler.timesteps[0]) == 999
+    clean = torch.randn((2, 3, 4, 5, 5), generator=torch.Generator().manual_seed(0))
+    generators = [torch.Generator().manual_seed(seed) for seed in range(2)]
+    latents = torch.stack([torch.randn(clean.shape[1:], generator=generator) for generator in generators])
+    for timestep in scheduler.timesteps:
+        alpha = training.alphas_cumprod[int(timestep)]
+        velocity = (alpha.sqrt() * latents - clean) / (1 - alpha).sqrt()
+        latents = scheduler.step(velocity, timestep, latents, **step_arguments(scheduler, generators)).prev_sample
+    assert (latents - clean).abs().max() < 0.05
+
+
 def test_an_unknown_sampler_gets_the_nearest_name():
     with pytest.raises(TimeloomError, match=r"Unknown sampler 'unpic'.*'unipc'"):
         make_scheduler("unpic", {})

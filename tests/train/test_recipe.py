@@ -29,7 +29,7 @@ def test_the_digits_recipes_run_for_two_steps_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    small = {"text_encoder": 4, "autoencoder": 2, "autoencoder_whole": 2, "image": 2, "image_fine": 2, "video_shift": 4}
+    small = {"text_encoder": 4, "autoencoder": 2, "autoencoder_whole": 2, "image": 2, "video_shift": 4}
     for name, batch in small.items():
         recipe = load_recipe(
             recipes.find(f"digits/{name}"),

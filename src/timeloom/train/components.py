@@ -76,6 +76,4 @@ def training_schedule(source: Source, options: NoiseScheduleOptions) -> DDPMSche
     """The noise schedule: the model's own, or `options` for a network afresh. Sampling starts at its noisiest step."""
     if isinstance(source, str) and (resolve(source) / "scheduler").is_dir():
         return DDPMScheduler.from_pretrained(resolve(source) / "scheduler")
-    return DDPMScheduler(
-        **options.model_dump(), clip_sample=False, prediction_type="epsilon", timestep_spacing="trailing"
-    )
+    return DDPMScheduler(**options.model_dump(), clip_sample=False, timestep_spacing="trailing")

@@ -1,4 +1,4 @@
-"""Train the U-Net to predict noise: on images (one frame), or on clips with a temporal mechanism switched on.
+"""Train the U-Net to denoise: on images (one frame), or on clips with a temporal mechanism switched on.
 
 Image and video are the same task: Latent-Shift's video U-Net is the image U-Net, key for key. Autoencoder and text
 encoder are frozen (Latent-Shift, arXiv 2304.08477, Sec. 3.3); every frame is encoded on its own.
@@ -23,7 +23,7 @@ PREVIEW_CLIPS = 6
 
 
 class DiffusionTask(Task):
-    """Mean squared error of the predicted noise, t uniform (Latent-Shift, Sec. 3.3)."""
+    """Mean squared error of the predicted noise, t uniform (Latent-Shift, Sec. 3.3); or of the predicted velocity."""
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         super().__init__(recipe, device)
@@ -35,8 +35,9 @@ class DiffusionTask(Task):
         self.text_encoder, self.tokenizer = load_text_encoder(model.text_encoder)
         self.text_encoder.requires_grad_(False).eval().to(device)
         self.schedule = training_schedule(model.unet, model.noise_schedule)
-        if self.schedule.config.prediction_type != "epsilon":
-            raise TimeloomError("model.unet: training predicts noise, and this model predicts something else.")
+        predicts = self.schedule.config.prediction_type
+        if predicts not in ("epsilon", "v_prediction"):
+            raise TimeloomError(f"model.unet predicts {predicts!r}; training knows epsilon (noise) and v_prediction.")
         if unet.config.cross_attention_dim != self.text_encoder.config.hidden_size:
             raise TimeloomError(
                 f"model.unet takes text of width {unet.config.cross_attention_dim}, "
@@ -86,10 +87,12 @@ class DiffusionTask(Task):
         return error.mean(), metrics
 
     def _error(self, latents: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
-        """(B,) mean squared error of each clip's predicted noise."""
+        """(B,) mean squared error of each clip's predicted noise, or velocity."""
         noisy = self.schedule.add_noise(latents, noise, timesteps)
         predicted = self.network(noisy, timesteps, encoder_hidden_states=text).sample
-        return F.mse_loss(predicted.float(), noise, reduction="none").mean(dim=(1, 2, 3, 4))
+        velocity = self.schedule.config.prediction_type == "v_prediction"
+        target = self.schedule.get_velocity(latents, noise, timesteps) if velocity else noise
+        return F.mse_loss(predicted.float(), target, reduction="none").mean(dim=(1, 2, 3, 4))
 
     @torch.no_grad()
     def validate(self, batch: Batch, random: SampleRandom) -> dict[str, float]:

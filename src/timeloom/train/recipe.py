@@ -18,6 +18,17 @@ class NoiseScheduleOptions(Schema):
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "scaled_linear"
     beta_start: float = Field(default=0.00085, gt=0, lt=1)
     beta_end: float = Field(default=0.012, gt=0, lt=1)
+    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
+    """What the network predicts: the noise, or the velocity √ᾱ·noise − √(1−ᾱ)·latents (arXiv 2202.00512, App. D)."""
+    rescale_betas_zero_snr: bool = False
+    """No signal at the last step (arXiv 2305.08891, Alg. 1); wants v_prediction: pure noise tells nothing of itself."""
+
+
+    @model_validator(mode="after")
+    def _predictable(self) -> NoiseScheduleOptions:
+        if self.rescale_betas_zero_snr and self.prediction_type == "epsilon":
+            raise ValueError("rescale_betas_zero_snr needs prediction_type: v_prediction")
+        return self
 
 
 class ModelOptions(Schema):

@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
 Point = Literal["residual_start", "residual_end"]
+Stage = Literal["encoder", "middle", "decoder"]
 
 
 @dataclass(frozen=True)
 class Place:
     """Where a layer (ResNet block with its transformer) stands in the U-Net."""
 
-    stage: Literal["encoder", "middle", "decoder"]
+    stage: Stage
     level: int
     """Index of the block within its stage, in the order of the forward pass."""
+    index: int
+    """Of the layer within its block."""
     last: bool
     """Whether it is the last layer of its block."""
+
+    @property
+    def name(self) -> str:
+        """Part of the keys of what a mechanism keeps for this layer: "encoder_0_1"."""
+        return f"{self.stage}_{self.level}_{self.index}"
+
+
+class Layer(NamedTuple):
+    """What a mechanism is told of a layer when it is built."""
+
+    place: Place
+    channels: int
+    """Of the features after the layer."""
+    heads: int
+    """Of its spatial self-attention; 0 where the layer has no transformer."""
 
 
 class TemporalMechanism(nn.Module):

@@ -9,7 +9,7 @@ Axes: B clips, F frames, N = B·F, C channels, H and W latent height and width, 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -33,7 +33,8 @@ from torch.utils.checkpoint import checkpoint
 
 from timeloom.errors import TimeloomError, unknown_name
 from timeloom.models.shift import ShiftMechanism
-from timeloom.models.temporal_mechanism import Place, TemporalMechanism
+from timeloom.models.temporal import AttentionMechanism
+from timeloom.models.temporal_mechanism import Layer, Place, Stage, TemporalMechanism
 
 SUPPORTED_BLOCKS = (DownBlock2D, CrossAttnDownBlock2D, UNetMidBlock2DCrossAttn, UpBlock2D, CrossAttnUpBlock2D)
 
@@ -47,11 +48,12 @@ OTHER_FAMILIES = (
 )
 """Options of diffusers' U-Net for conditions that Stable Diffusion 1.x/2.x does not have."""
 
-MECHANISMS: dict[str, Callable[[Any], TemporalMechanism]] = {
-    "none": lambda config: TemporalMechanism(),
-    "shift": lambda config: ShiftMechanism(config.shift_fraction, config.shift_placement),
+MECHANISMS: dict[str, Callable[[Any, list[Layer]], TemporalMechanism]] = {
+    "none": lambda config, layers: TemporalMechanism(),
+    "shift": lambda config, layers: ShiftMechanism(config.shift_fraction, config.shift_placement),
+    "attention": lambda config, layers: AttentionMechanism(layers),
 }
-"""How each value of the `temporal` option is built from the network's config."""
+"""How each value of the `temporal` option is built from the network's config and its layers."""
 
 
 class ClipTextAttention:
@@ -90,7 +92,8 @@ class VideoUNet(UNet2DConditionModel):
     Takes the arguments of diffusers' `UNet2DConditionModel` and:
 
     Args:
-        temporal: "none" (every frame on its own) or "shift" (Latent-Shift, no new parameter).
+        temporal: "none" (every frame on its own), "shift" (Latent-Shift, no new parameter) or "attention" (Latent-VDM,
+            an attention over time after each spatial transformer).
         shift_fraction: share of the channels that the shift takes from each neighbouring frame.
         shift_placement: "residual_end" (the paper's Fig. 3d) or "residual_start" (before the first convolution).
 
@@ -117,7 +120,7 @@ class VideoUNet(UNet2DConditionModel):
                 f"shift_fraction must lie in [0, 0.5], a share for each neighbour, not {shift_fraction}."
             )
         self._require_stable_diffusion()
-        self.temporal_mechanism = MECHANISMS[temporal](self.config)
+        self.temporal_mechanism = self._new_mechanism()
         self.gradient_checkpointing = False
         for module in self.modules():
             if isinstance(module, Attention) and module.is_cross_attention:
@@ -126,9 +129,23 @@ class VideoUNet(UNet2DConditionModel):
     __init__.__signature__ = _signature_with(UNet2DConditionModel.__init__, __init__)  # type: ignore[attr-defined]
     __init__ = register_to_config(__init__)
 
+    def _blocks(self) -> Iterator[tuple[Stage, int, Any]]:
+        """(stage, level, block), in the order of the forward pass."""
+        yield from (("encoder", level, block) for level, block in enumerate(self.down_blocks))
+        yield "middle", 0, self.mid_block
+        yield from (("decoder", level, block) for level, block in enumerate(self.up_blocks))
+
+    def _new_mechanism(self) -> TemporalMechanism:
+        layers = [
+            Layer(place, resnet.out_channels, attention.num_attention_heads if attention else 0)
+            for stage, level, block in self._blocks()
+            for place, resnet, attention in _layers(stage, level, block)
+        ]
+        return MECHANISMS[self.config.temporal](self.config, layers)
+
     def _require_stable_diffusion(self) -> None:
         """Refuse what the forward pass below would leave out without a word."""
-        for block in (*self.down_blocks, self.mid_block, *self.up_blocks):
+        for _, _, block in self._blocks():
             if not isinstance(block, SUPPORTED_BLOCKS):
                 raise TimeloomError(
                     "VideoUNet is built of Stable Diffusion 1.x/2.x blocks, and this network has a "
@@ -150,7 +167,7 @@ class VideoUNet(UNet2DConditionModel):
         """Load a U-Net folder strictly: safetensors alone, with every tensor of the network and no other.
 
         Takes the arguments of diffusers' method, and those of `__init__` that are to differ from the folder's config.
-        Tensors of the temporal mechanism may be missing (an image model's folder): they stay as initialised. With
+        All tensors of the temporal mechanism may be missing (an image model's folder): they stay as initialised. With
         `output_loading_info=True` the report comes back beside the network, and judging it is the caller's.
 
         Raises:
@@ -163,12 +180,16 @@ class VideoUNet(UNet2DConditionModel):
         except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise TimeloomError(f"Cannot load the unet in {pretrained_model_name_or_path}: {reason}") from error
+        missing = set(info["missing_keys"])
+        own = {f"temporal_mechanism.{key}" for key in model.temporal_mechanism.state_dict()}
+        if own and own <= missing:  # an image model's folder: diffusers leaves what it does not load without values
+            model.temporal_mechanism = model._new_mechanism().to(model.dtype).eval()
+            missing -= own
         if want_info:
             return model, info
-        missing = [key for key in info["missing_keys"] if not key.startswith("temporal_mechanism.")]
         problems = (
             ("of another shape than its config says", [name for name, _, _ in info["mismatched_keys"]]),
-            ("missing", missing),
+            ("missing", sorted(missing)),
             ("unknown to the network", info["unexpected_keys"]),
         )
         for problem, keys in problems:
@@ -215,28 +236,17 @@ class VideoUNet(UNet2DConditionModel):
 
         x = self.conv_in(sample.flatten(0, 1))  # (N, C, H, W) from here on
         skips = [x]
-        for level, block in enumerate(self.down_blocks):
-            for i, resnet in enumerate(block.resnets):
-                place = Place("encoder", level, i == len(block.resnets) - 1)
-                x = self._layer(x, resnet, _attention(block, i), time_BD, text_BLD, num_frames, place)
-                skips.append(x)
-            for downsampler in block.downsamplers or ():
+        for stage, level, block in self._blocks():
+            for place, resnet, attention in _layers(stage, level, block):
+                if stage == "decoder":
+                    x = torch.cat([x, skips.pop()], dim=1)
+                x = self._layer(x, resnet, attention, time_BD, text_BLD, num_frames, place)
+                if stage == "encoder":
+                    skips.append(x)
+            for downsampler in getattr(block, "downsamplers", None) or ():
                 x = downsampler(x)
                 skips.append(x)
-
-        middle = self.mid_block
-        for i, resnet in enumerate(middle.resnets):
-            attention = middle.attentions[i - 1] if i else None
-            place = Place("middle", 0, i == len(middle.resnets) - 1)
-            x = attention(x, encoder_hidden_states=text_BLD, return_dict=False)[0] if attention else x
-            x = self._layer(x, resnet, None, time_BD, text_BLD, num_frames, place)
-
-        for level, block in enumerate(self.up_blocks):
-            for i, resnet in enumerate(block.resnets):
-                place = Place("decoder", level, i == len(block.resnets) - 1)
-                x = torch.cat([x, skips.pop()], dim=1)
-                x = self._layer(x, resnet, _attention(block, i), time_BD, text_BLD, num_frames, place)
-            for upsampler in block.upsamplers or ():
+            for upsampler in getattr(block, "upsamplers", None) or ():
                 x = upsampler(x, skips[-1].shape[-2:])  # the skip's own size, so that odd sizes come back
 
         if self.conv_norm_out is not None:
@@ -284,6 +294,9 @@ class VideoUNet(UNet2DConditionModel):
         return (shortcut + h) / block.output_scale_factor
 
 
-def _attention(block: Any, i: int) -> nn.Module | None:
-    """The transformer behind ResNet block i, where this kind of block has one."""
-    return block.attentions[i] if getattr(block, "has_cross_attention", False) else None
+def _layers(stage: Stage, level: int, block: Any) -> Iterator[tuple[Place, ResnetBlock2D, nn.Module | None]]:
+    """Each layer of a block: its place, its ResNet block, and the transformer behind it where it has one."""
+    attentions = getattr(block, "attentions", ())  # the middle block has one less than it has ResNet blocks
+    for i, resnet in enumerate(block.resnets):
+        attention = attentions[i] if i < len(attentions) else None
+        yield Place(stage, level, i, last=i == len(block.resnets) - 1), resnet, attention

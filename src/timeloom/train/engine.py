@@ -33,6 +33,9 @@ from timeloom.train.task import SampleRandom, Task
 VOCABULARY_CAPTIONS = 20_000
 """At most so many training captions are shown to a task before training."""
 
+FIRST_STEPS = 3
+"""By then every trainable tensor must have had a gradient."""
+
 
 def learning_rate(options: OptimizerOptions, samples: int, total: int) -> float:
     """Linear warm-up, then constant, or a cosine down to the final rate."""
@@ -77,6 +80,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             trained, lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay, fused=True
         )
+        self.untouched = {name for name, parameter in self.network.named_parameters() if parameter.requires_grad}
         self.average = Average(self.network, recipe.ema_half_life_samples)
         self._resume()
         if self.world > 1:
@@ -169,7 +173,6 @@ class Trainer:
         self.say(f"done: {self.folder / 'model'}")
 
     def _step(self, numbers: list[int], batch: Any) -> dict[str, float]:
-        first_step = self.samples == 0
         torch.manual_seed(self.recipe.seed + numbers[0])  # dropout, if a network has any
         rate = learning_rate(self.recipe.optimizer, self.samples, self.recipe.schedule.total_samples)
         for group in self.optimizer.param_groups:
@@ -184,17 +187,23 @@ class Trainer:
                 f"After {self.samples:,} samples the loss ({loss.item()}) or its gradient ({norm.item()}) is not "
                 "finite. The last checkpoint is kept; try a lower learning rate or precision: fp32."
             )
-        if first_step:
-            self._check_gradients()
+        self._check_gradients()
         self.optimizer.step()
         named = {"loss": loss.detach(), "grad_norm": norm, **metrics}
         return {name: float(value) for name, value in named.items()} | {"learning_rate": rate}
 
     def _check_gradients(self) -> None:
-        """On the first step every trainable tensor must get a finite gradient that is not zero."""
-        for name, parameter in self.network.named_parameters():
-            if parameter.requires_grad and (parameter.grad is None or not parameter.grad.any()):
-                raise TimeloomError(f"{name} gets no gradient, so it would never be trained.")
+        """Within the first steps every trainable tensor must get a gradient that is not zero.
+
+        Not at once: behind a projection that is zero at first, gradients begin with the second step.
+        """
+        step = self.samples // self.recipe.schedule.batch_size
+        if step >= FIRST_STEPS or not self.untouched:
+            return
+        gradients = {name: parameter.grad for name, parameter in self.network.named_parameters()}
+        self.untouched = {name for name in self.untouched if gradients[name] is None or not gradients[name].any()}
+        if self.untouched and step == FIRST_STEPS - 1:
+            raise TimeloomError(f"{min(self.untouched)} gets no gradient, so it would never be trained.")
 
     def _status(self, means: dict[str, float], rate: float) -> None:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

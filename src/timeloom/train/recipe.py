@@ -23,7 +23,6 @@ class NoiseScheduleOptions(Schema):
     rescale_betas_zero_snr: bool = False
     """No signal at the last step (arXiv 2305.08891, Alg. 1); wants v_prediction: pure noise tells nothing of itself."""
 
-
     @model_validator(mode="after")
     def _predictable(self) -> NoiseScheduleOptions:
         if self.rescale_betas_zero_snr and self.prediction_type == "epsilon":
@@ -37,7 +36,7 @@ class ModelOptions(Schema):
     text_encoder: str | dict[str, Any] | None = None
     vae: str | dict[str, Any] | None = None
     unet: str | dict[str, Any] | None = None
-    temporal: Literal["none", "shift"] = "none"
+    temporal: Literal["none", "shift", "attention"] = "none"
     shift_fraction: float = Field(default=0.25, ge=0.0, le=0.5)
     shift_placement: Literal["residual_start", "residual_end"] = "residual_end"
     noise_schedule: NoiseScheduleOptions = NoiseScheduleOptions()
@@ -79,8 +78,8 @@ class LossOptions(Schema):
     """Share of each batch's clips whose frames are trained on as images (video)."""
     kl_weight: float = Field(default=1e-6, ge=0)
     """Weight of the autoencoder's Kullback-Leibler term (autoencoder)."""
-    reading_weight: float = Field(default=0.2, ge=0)
-    """Weight of reading each caption's words back from their features (text encoder)."""
+    reading_weight: float = Field(default=1.0, ge=0)
+    """Weight of reading each caption's words back from its features (text encoder)."""
     crop: int = Field(default=0, ge=0, multiple_of=8)
     """Pixels of a random crop's side, for cheaper steps; 0 trains on whole frames (autoencoder)."""
 

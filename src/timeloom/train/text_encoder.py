@@ -110,14 +110,8 @@ class TextEncoderTask(Task):
         small = F.interpolate(frames.flatten(0, 1), size=(VIDEO_SIDE, VIDEO_SIDE), mode="area")
         tokens = tokens.to(self.device)
         similarities, scores = self.network(tokens, small.unflatten(0, frames.shape[:2]))
-        return similarities, self._reading(scores, tokens)
-
-    def _reading(self, scores_BV: Tensor, tokens_BL: Tensor) -> Tensor:
-        """Kullback-Leibler divergence, in nats, from the words of each caption (each token's share) to the scores."""
-        words = F.one_hot(tokens_BL, scores_BV.shape[1]).sum(dim=1).float()
-        words[:, [self.tokenizer.bos_token_id, self.tokenizer.eos_token_id]] = 0
-        shares = words / words.sum(dim=1, keepdim=True).clamp(min=1)
-        return F.kl_div(scores_BV.log_softmax(dim=1), shares, reduction="batchmean")
+        special = [self.tokenizer.bos_token_id, self.tokenizer.eos_token_id]  # padding is written as the latter
+        return similarities, reading_loss(scores, tokens, special)
 
     def loss(self, batch: Batch, random: SampleRandom) -> tuple[Tensor, dict[str, Tensor]]:
         similarities, reading = self._compare(batch)
@@ -142,6 +136,15 @@ class TextEncoderTask(Task):
     def save(self, folder: Path) -> None:
         self.text_encoder.save_pretrained(folder / "text_encoder")
         self.tokenizer.save_pretrained(folder / "tokenizer")
+
+
+def reading_loss(scores_BV: Tensor, tokens_BL: Tensor, special: list[int]) -> Tensor:
+    """Kullback-Leibler divergence in nats, mean over captions, from each caption's words (the share of every token
+    among its tokens, `special` ones left out) to the softmax of its scores."""
+    words = F.one_hot(tokens_BL, scores_BV.shape[1]).sum(dim=1).float()
+    words[:, special] = 0
+    shares = words / words.sum(dim=1, keepdim=True).clamp(min=1)
+    return F.kl_div(scores_BV.log_softmax(dim=1), shares, reduction="batchmean")
 
 
 def train_tokenizer(captions: Iterable[str], vocab_size: int, max_length: int) -> CLIPTokenizer:

@@ -1,0 +1,1 @@
+"""Models from elsewhere: converted into Timeloom's folder format, and measured before anything is run."""

@@ -1,0 +1,206 @@
+"""`timeloom model`: bring a model from elsewhere into Timeloom's format, and tell its size and cost.
+
+timeloom model convert v1-5-pruned.safetensors sd15-shift --temporal shift
+timeloom model info digits-shift
+timeloom model info --config ldm-text2img-large --temporal attention
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from timeloom import options as command_options
+from timeloom.errors import TimeloomError, unknown_name
+
+if TYPE_CHECKING:
+    from timeloom.model.parts import Model
+
+USAGE = """usage: timeloom model convert SRC DST --temporal shift      an image model becomes a video model
+       timeloom model info MODEL                             parameters, operations and memory
+
+timeloom model convert --help and timeloom model info --help say more."""
+
+MAX_FRAMES = 1024
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """Turn a Stable Diffusion model into a video model: a folder that generate and train read. Every tensor of the
+    source is taken, or named with the reason why not."""
+
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
+    """A diffusers folder, a Hub id, a zoo name, or a single-file checkpoint (.safetensors, .ckpt) of SD 1.x or 2.x."""
+    destination: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")]
+    """Folder to write."""
+    temporal: str = "shift"
+    """What lets frames see each other: shift (Latent-Shift), attention (Latent-VDM), or none."""
+    shift_fraction: float | None = None
+    """Share of the channels that the shift takes from each neighbouring frame. Default: the model's, or 0.25."""
+    shift_placement: str | None = None
+    """residual_end (as the paper draws it) or residual_start. Default: the model's, or residual_end."""
+    num_frames: int | None = None
+    """Frames of a clip that generation makes unless told otherwise. Default: the model's, or 16."""
+    fps: float | None = None
+    """Frames a second of the clips that it is for. Default: the model's, or 8."""
+    height: int | None = None
+    """Height in pixels that generation makes unless told otherwise. Default: the model's."""
+    width: int | None = None
+    """Width in pixels, likewise."""
+    dtype: Literal["fp16", "bf16", "fp32"] | None = None
+    """Numbers that the weights are stored in. Default: as they are."""
+    variant: str | None = None
+    """Of a diffusers folder: fp16 takes the files *.fp16.safetensors."""
+    tokenizer: str | None = None
+    """For a single file, which has none: a folder with CLIP's vocabulary, or a Hub id.
+    Default: openai/clip-vit-large-patch14."""
+    prediction_type: Literal["epsilon", "v_prediction"] | None = None
+    """For a single file of SD 2.x: v_prediction for the 768-pixel models, epsilon for the 512-pixel base models."""
+    seed: int = 0
+    """Of what the temporal mechanism starts with, where it adds tensors that are not zero."""
+    overwrite: bool = False
+    """Replace a model folder at DST."""
+    json: bool = False
+    """Print the report as JSON."""
+
+
+@dataclass(frozen=True)
+class InfoOptions:
+    """Tell a model's parameters, operations and memory. Nothing is computed and no weights are read."""
+
+    model: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="MODEL")] = None
+    """A zoo name, a model folder, a single-file checkpoint, or a Hub id in the local cache."""
+    config: str | None = None
+    """A well-known model in place of MODEL, without its weights: sd15, sd21 or ldm-text2img-large."""
+    temporal: str | None = None
+    """Ask about another temporal mechanism than the model's: none, shift, attention."""
+    frames: int | None = None
+    """Frames of a clip. Default: the model's, or 16."""
+    height: int | None = None
+    """Height in pixels. Default: the model's."""
+    width: int | None = None
+    """Width in pixels. Default: the model's."""
+    steps: int | None = None
+    """Denoising steps. Default: the model's, or 50."""
+    guidance: float | None = None
+    """Above 1, each step predicts twice. Default: the model's, or 7.5."""
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    """Numbers that the networks compute in."""
+    json: bool = False
+    """Print everything as JSON; FLOPs are operations, memory is bytes."""
+
+
+def main(args: list[str]) -> int:
+    """Run `timeloom model` and return its exit code."""
+    verb, *rest = args or [""]
+    if verb == "convert":
+        return convert(command_options.parse(ConvertOptions, rest, prog="timeloom model convert"))
+    if verb == "info":
+        return info(command_options.parse(InfoOptions, rest, prog="timeloom model info"))
+    if verb and not verb.startswith("-"):
+        raise unknown_name("model command", verb, ["convert", "info"])
+    print(USAGE)
+    return 0 if verb else 2
+
+
+def convert(options: ConvertOptions) -> int:
+    """Convert, and say what became of every tensor."""
+    command_options.require_at_least(options, num_frames=1, height=1, width=1)
+    if options.num_frames is not None and options.num_frames > MAX_FRAMES:
+        raise TimeloomError(f"--num-frames must be at most {MAX_FRAMES}, not {options.num_frames}.")
+    if options.fps is not None and not (math.isfinite(options.fps) and options.fps > 0):
+        raise TimeloomError(f"--fps must be above 0, not {options.fps}.")
+    from timeloom.model.convert import check_destination
+    from timeloom.model.convert import convert as write
+    from timeloom.model.folder import find_source
+    from timeloom.model.report import print_report
+    from timeloom.model.weights import DTYPES
+
+    check_destination(options.destination, Path(options.source).expanduser(), options.overwrite)
+    source = find_source(options.source, options.variant, download=True)
+    model = _read_for_conversion(source, options)
+    temporal = {"temporal": options.temporal}
+    temporal |= _given(options, "shift_fraction", "shift_placement")
+    defaults = _given(options, "num_frames", "fps", "height", "width")
+    dtype = DTYPES[options.dtype] if options.dtype else None
+    report = write(model, source, options.destination, temporal, defaults, dtype, options.overwrite, options.seed)
+    if options.json:
+        print(json.dumps(asdict(report)))
+    else:
+        print_report(report)
+    return 0
+
+
+def _read_for_conversion(source: Path, options: ConvertOptions) -> Model:
+    from timeloom.model.folder import find_tokenizer, read_folder
+    from timeloom.model.single_file import needs_prediction_type, read_single_file
+
+    if source.is_dir():
+        for name in ("tokenizer", "prediction_type"):
+            if getattr(options, name) is not None:
+                raise TimeloomError(f"--{name.replace('_', '-')} is for single files; the folder {source} has its own.")
+        return read_folder(source, options.variant)
+    if options.variant is not None:
+        raise TimeloomError(f"--variant is for folders; {source} is a single file.")
+    if options.prediction_type is None and needs_prediction_type(source):
+        raise TimeloomError(
+            f"{source} is of Stable Diffusion 2.x, whose tensors do not tell what the network predicts. Say "
+            "--prediction-type v_prediction for the 768-pixel models, or epsilon for the 512-pixel base models."
+        )
+    model = read_single_file(source, options.prediction_type)
+    model.tokenizer = find_tokenizer(options.tokenizer)
+    return model
+
+
+def _given(options: Any, *names: str) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def info(options: InfoOptions) -> int:
+    """Describe a model."""
+    command_options.require_at_least(options, frames=1, height=1, width=1, steps=1)
+    if options.guidance is not None and not math.isfinite(options.guidance):
+        raise TimeloomError(f"--guidance must be a number, not {options.guidance}.")
+    from timeloom.model.info import Use, describe
+    from timeloom.model.report import print_description
+
+    model, name = _open(options)
+    use = Use(
+        temporal=options.temporal,
+        num_frames=options.frames,
+        height=options.height,
+        width=options.width,
+        steps=options.steps,
+        guidance=options.guidance,
+        precision=options.precision,
+    )
+    description = describe(model, name, use)
+    if options.json:
+        print(json.dumps(description))
+    else:
+        print_description(description)
+    return 0
+
+
+def _open(options: InfoOptions) -> tuple[Model, str]:
+    from timeloom.model.families import known_model
+    from timeloom.model.folder import find_source, read_folder
+    from timeloom.model.parts import fit, on_meta
+    from timeloom.model.single_file import read_single_file
+
+    if (options.model is None) == (options.config is None):
+        raise TimeloomError("Give one of the two: a model, or --config with the name of a well-known one.")
+    if options.config is not None:
+        return known_model(options.config), options.config
+    source = find_source(str(options.model), None, download=False)
+    if source.is_dir():
+        return read_folder(source, with_weights=False), str(options.model)
+    model = read_single_file(source, None)
+    for part in model.parts:  # what is told must be there
+        fit(part, on_meta(part))
+    return model, str(options.model)

@@ -1,0 +1,100 @@
+"""What networks cost: floating-point operations and bytes, counted on the meta device, where nothing is computed."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one call."""
+
+    flops: int
+    """Two for each multiplication and addition of a matrix product, convolution or attention; nothing for the rest."""
+    peak_bytes: int
+    """The most that intermediate results took at once, inputs and weights left out."""
+    kept_bytes: int
+    """What intermediate results still took when the call was done: its result, and what a backward pass needs."""
+
+
+class LiveMemory(TorchDispatchMode):
+    """Counts the bytes of what operations make for as long as it is alive; `existing` tensors do not count."""
+
+    def __init__(self, existing: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known = WeakIdKeyDictionary()
+        for tensor in existing:
+            self._known[tensor.untyped_storage()] = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._count(leaf.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if storage in self._known:
+            return
+        size = storage.nbytes()
+        self._known[storage] = size
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._free, size)
+
+    def _free(self, size: int) -> None:
+        self.now -= size
+
+
+@contextlib.contextmanager
+def fused_attention() -> Iterator[None]:
+    """Attention as accelerators compute it, without the matrix of weights; the meta device would write that out.
+
+    The function itself is exchanged: a TorchFunctionMode would be off while the backward pass recomputes layers.
+    """
+
+    def fused(query: Tensor, key: Tensor, value: Tensor, *unused: Any, **options: Any) -> Tensor:
+        return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
+
+    before = F.scaled_dot_product_attention
+    F.scaled_dot_product_attention = fused
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = before
+
+
+def measure(network: nn.Module, call: Callable[[], Tensor], backward: bool = False) -> Cost:
+    """The cost of `call`, which runs `network` on the meta device; with `backward`, of both passes.
+
+    The network's gradients are there before the call, as they are from a trainer's second step on.
+    """
+    existing = [*network.parameters(), *network.buffers()]
+    if backward:
+        for parameter in network.parameters():
+            parameter.grad = torch.empty_like(parameter)
+            existing.append(parameter.grad)
+    with (
+        torch.set_grad_enabled(backward),
+        FlopCounterMode(display=False) as flops,
+        LiveMemory(existing) as memory,
+        fused_attention(),
+    ):
+        result = call()
+        kept = memory.now
+        if backward:
+            result.backward(torch.empty_like(result))
+    return Cost(flops.get_total_flops(), memory.peak, kept)

@@ -5,6 +5,7 @@ FFmpeg's own GIF reader changes short delays and it hardly reads animated WebP, 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
@@ -25,23 +26,23 @@ IMAGE_DESCRIPTION = 0x010E  # the EXIF tag that holds Timeloom's metadata in Web
 DAMAGE = (OSError, SyntaxError, EOFError, ValueError, IndexError, Image.DecompressionBombError)
 
 
-def is_picture(path: Path) -> bool:
-    """Whether the file begins like a PNG, JPEG, GIF or WebP; names can lie."""
-    with path.open("rb") as file:
-        head = file.read(12)
+def is_picture(head: bytes) -> bool:
+    """Whether a file whose first 12 bytes are `head` is a PNG, JPEG, GIF or WebP; names can lie."""
     return head.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8")) or (head[:4], head[8:]) == (b"RIFF", b"WEBP")
 
 
 class AnimationMovie:
     """A picture file as a film; a still is one frame of one second. Transparent parts are black.
 
+    `content` is the file's, where it does not lie at `path`.
+
     Raises `TimeloomError` for damaged files.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, content: bytes | None = None) -> None:
         self.path = path
         try:
-            self._image = Image.open(path)
+            self._image = Image.open(path if content is None else io.BytesIO(content))
         except DAMAGE as error:
             raise TimeloomError(f"{path}: is not a picture that can be opened ({error}).") from error
         try:

@@ -7,6 +7,7 @@ not tone-mapped, mirrored display matrices are not flipped, and turns are rounde
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
@@ -33,13 +34,13 @@ DISCARDED = 2  # AVINDEX_DISCARD_FRAME: decoded for others' sake, hidden by an e
 
 
 class ContainerMovie:
-    """A video file opened by PyAV.
+    """A video file opened by PyAV. `content` is the file's, where it does not lie at `path`.
 
     Raises `TimeloomError` for files without a picture that can be decoded, and on the way for damaged ones.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, content: bytes | None = None) -> None:
+        self.path, self._content = path, content
         self._open()
         try:
             frames = self._decode()
@@ -55,11 +56,10 @@ class ContainerMovie:
     def _open(self) -> None:
         try:
             # Absolute, so that FFmpeg takes no file name for a protocol ("a:b.mp4").
-            self._container = av.open(
-                str(self.path.resolve()), metadata_errors="replace", options={"protocol_whitelist": "file"}
-            )
+            file = str(self.path.resolve()) if self._content is None else io.BytesIO(self._content)
+            self._container = av.open(file, metadata_errors="replace", options={"protocol_whitelist": "file"})
         except av.error.FFmpegError as error:
-            raise TimeloomError(f"{self.path}: {_why_not_opened(self.path, error)}") from error
+            raise TimeloomError(f"{self.path}: {self._why_not_opened(error)}") from error
         try:
             self._stream = self._picture_stream()
             self._refuse_if_cut_short()
@@ -106,7 +106,8 @@ class ContainerMovie:
     def _refuse_if_cut_short(self) -> None:
         """An index that points behind the end of the file is that of a longer one."""
         entries = self._stream.index_entries
-        if len(entries) and entries[-1].pos + entries[-1].size > self.path.stat().st_size:
+        size = self.path.stat().st_size if self._content is None else len(self._content)
+        if len(entries) and entries[-1].pos + entries[-1].size > size:
             raise TimeloomError(f"{self.path}: is cut short; its index lists frames behind the end of the file.")
 
     def _measure(self, first: VideoFrame) -> None:
@@ -221,15 +222,18 @@ class ContainerMovie:
             return sum(not entry.flags & DISCARDED for entry in self._stream.index_entries) or None
         return self._stream.frames or None
 
+    def _why_not_opened(self, error: av.error.FFmpegError) -> str:
+        if not isinstance(error, av.error.InvalidDataError):
+            return f"cannot be opened ({error.strerror})."
+        if self._content is None:
+            with self.path.open("rb") as file:
+                head = file.read(8)
+        else:
+            head = self._content[:8]
+        if head[4:] == b"ftyp":
+            return "its index (moov) is missing or damaged; the recording or the download was cut short."
+        return "is not a video that FFmpeg knows, or its beginning is damaged."
+
 
 def _time_base(frame: VideoFrame) -> Fraction:
     return Fraction(frame.time_base or 1)
-
-
-def _why_not_opened(path: Path, error: av.error.FFmpegError) -> str:
-    if not isinstance(error, av.error.InvalidDataError):
-        return f"cannot be opened ({error.strerror})."
-    with path.open("rb") as file:
-        if file.read(8)[4:] == b"ftyp":
-            return "its index (moov) is missing or damaged; the recording or the download was cut short."
-    return "is not a video that FFmpeg knows, or its beginning is damaged."

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from timeloom.data.clip import Clip, Frames, Ledger, Window
+from timeloom.data.clip import Clip, Frames, Ledger, Outline, Window
 from timeloom.data.digits_captions import BACKGROUND_WORDS, COLOUR_WORDS, MOTION_WORDS, describe
 
 if TYPE_CHECKING:
@@ -188,6 +188,10 @@ class DigitsSource:
             draw=lambda window, start: render([scene], window, [start])[0],
             attributes=scene.attributes,
         )
+
+    def outline(self) -> Outline:
+        side = np.broadcast_to(np.int32(SIDE), len(self))
+        return Outline(side, side, np.broadcast_to(np.False_, len(self)), np.arange(len(self)))
 
     def scene(self, index: int) -> tuple[Scene, str]:
         """Ground truth and caption of clip `index`.

@@ -1,33 +1,29 @@
-"""A folder of captioned videos as a source of clips."""
+"""A folder of captioned videos, or of captioned pictures, as a source of clips."""
 
 from __future__ import annotations
 
 import os
-import sys
-from functools import partial
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import track
-
 from timeloom.data.captions import read_captions, read_sidecar
-from timeloom.data.clip import Clip, Frames, Ledger, Window
-from timeloom.data.video import probe_video, read_video
+from timeloom.data.clip import Window
+from timeloom.data.files import VIDEO_SUFFIXES
+from timeloom.data.table import Scan, TableSource
+from timeloom.data.table_builder import TEXT, TableBuilder
 from timeloom.errors import TimeloomError
 
-VIDEO_SUFFIXES = frozenset(
-    (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".gif", ".webp")
-)
 CAPTION_FILES = tuple(f"{stem}.{kind}" for stem in ("captions", "metadata", "index") for kind in ("csv", "jsonl"))
-MANY = 200  # files; probing more takes some seconds
+EVERY = 2**62
 
 
-class FolderSource:
+class FolderSource(TableSource):
     """Every captioned video below a folder that is long enough for `window`, in the order of their paths.
 
     A caption comes from `captions` (.csv or .jsonl, paths relative to `folder`), else from the first of CAPTION_FILES
     that lies in the folder; where that has none for a video, from the `.txt` beside it. A clip's key is its path in
-    the folder.
+    the folder. Every file is opened, however many there are. `suffixes` says which files count.
 
     `ledger` tells what was left out: no caption, listed but missing, unreadable, shorter than the window.
 
@@ -39,33 +35,28 @@ class FolderSource:
         folder: str | os.PathLike[str],
         captions: str | os.PathLike[str] | None = None,
         window: Window | None = None,
+        scan: Scan | None = None,
+        suffixes: Collection[str] = VIDEO_SUFFIXES,
     ) -> None:
         self.folder = Path(folder)
-        self.ledger = Ledger()
         if not self.folder.is_dir():
-            raise TimeloomError(f"{self.folder}: there is no such folder of videos.")
+            raise TimeloomError(f"{self.folder}: there is no such folder of clips.")
+        self._rows = TableBuilder({"file": TEXT, "caption": TEXT})
         listed = self._listed(Path(captions) if captions is not None else self._caption_file())
-        videos = sorted(
+        files = sorted(
             path.relative_to(self.folder).as_posix()
             for path in self.folder.rglob("*")
-            if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+            if path.suffix.lower() in suffixes and path.is_file()
         )
-        found = set(videos)
+        found = set(files)
         for key in listed:
-            if key not in found:
-                self._drop(key, "listed with a caption, but no such video")
-        quiet = len(videos) < MANY or not sys.stderr.isatty()
-        bar = track(videos, "Looking at videos", console=Console(stderr=True), transient=True, disable=quiet)
-        clips = [self._clip(key, listed.get(key), window) for key in bar]
-        self._clips = [clip for clip in clips if clip is not None]
-        if not self._clips:
-            raise TimeloomError(f"{self.folder}: no clip can be used: {self.ledger.summary()}.")
-
-    def __len__(self) -> int:
-        return len(self._clips)
-
-    def __getitem__(self, index: int) -> Clip:
-        return self._clips[index]
+            if key not in found and Path(key).suffix.lower() in suffixes:
+                self._rows.refuse(key, "listed with a caption, but no such video")
+        for key in files:
+            self._add(key, listed.get(key))
+        table, ledger = self._rows.finish()
+        scan = replace(scan or Scan(window), probe_up_to=EVERY)
+        super().__init__(str(self.folder), table, ledger, scan, self.folder)
 
     def _caption_file(self) -> Path | None:
         return next((self.folder / name for name in CAPTION_FILES if (self.folder / name).is_file()), None)
@@ -76,43 +67,19 @@ class FolderSource:
         for caption in read_captions(path) if path is not None else []:
             key = os.path.normpath(os.path.relpath(self.folder / caption.file, self.folder)).replace(os.sep, "/")
             if key in listed:
-                self._drop(f"{path}, line {caption.line}", "further caption of the same video")
+                self._rows.refuse(f"{path}, line {caption.line}", "further caption of the same video")
             else:
                 listed[key] = caption.text
         return listed
 
-    def _drop(self, item: str, reason: str) -> None:
-        """Leave out an `item` that is not among the videos of the folder."""
-        self.ledger.found += 1
-        self.ledger.drop(item, reason)
-
-    def _clip(self, key: str, caption: str | None, window: Window | None) -> Clip | None:
-        self.ledger.found += 1
-        path = self.folder / key
+    def _add(self, key: str, caption: str | None) -> None:
         try:
-            texts = [text for text in (caption, read_sidecar(path)) if text is not None]
-            caption = next(filter(None, texts), None)
-            if caption is None:
-                self.ledger.drop(key, "empty caption" if texts else "no caption")
-                return None
-            info = probe_video(path)
+            texts = [text for text in (caption, read_sidecar(self.folder / key)) if text is not None]
         except TimeloomError as error:
-            self.ledger.drop(key, f"unreadable: {str(error).removeprefix(f'{path}: ').rstrip('.')}")
-            return None
-        if window is not None and _last_s(window) >= info.duration_s:
-            self.ledger.drop(key, "shorter than the window")
-            return None
-
-        draw = partial(_draw, path, info.duration_s)
-        return Clip(key, caption, str(path), info.width, info.height, info.fps, info.duration_s, draw)
-
-
-def _draw(path: Path, duration_s: float, window: Window, start: float) -> Frames:
-    """The window of the video at `path` that lies at `start` in [0, 1] between the first and the last possible one."""
-    start_s = start * max(0.0, duration_s - window.duration_s)
-    return read_video(path, window.num_frames, window.fps, start_s, window.height, window.width)
-
-
-def _last_s(window: Window) -> float:
-    """When the window's last frame is shown."""
-    return (window.num_frames - 1) / window.fps
+            self._rows.refuse(key, f"unreadable: {str(error).rstrip('.')}")
+            return
+        caption = next(filter(None, texts), None)
+        if caption is None:
+            self._rows.refuse(key, "empty caption" if texts else "no caption")
+        else:
+            self._rows.add(file=key, caption=caption)

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Protocol
 
 from timeloom.data.clip import Frames
 
 Size = tuple[int, int]  # (height, width) in pixels
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A video or picture that lies within another file, such as a shard."""
+
+    path: Path
+    """The shard's path and its own, for messages."""
+    content: bytes
+
+
+Media = str | os.PathLike[str] | Packed
 
 
 @dataclass(frozen=True)

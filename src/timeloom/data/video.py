@@ -7,7 +7,6 @@ frames = read_video("cat.mp4", num_frames=16, fps=8, start_s=1.5, height=64, wid
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import count, islice
@@ -18,21 +17,21 @@ import numpy as np
 from timeloom.data.animation import AnimationMovie, is_picture
 from timeloom.data.clip import Frames
 from timeloom.data.container import ContainerMovie
-from timeloom.data.movie import Movie, Size, TimedFrame, VideoInfo
+from timeloom.data.movie import Media, Movie, Packed, Size, TimedFrame, VideoInfo
 from timeloom.errors import TimeloomError
 
 ROUNDING_S = 1e-6  # more than the rounding of floating-point seconds, less than any frame
 
 
 def read_video(
-    path: str | os.PathLike[str],
+    path: Media,
     num_frames: int | None = None,
     fps: float | None = None,
     start_s: float = 0.0,
     height: int | None = None,
     width: int | None = None,
 ) -> Frames:
-    """Read a video, a GIF, a WebP or a picture.
+    """Read a video, a GIF, a WebP or a picture: a file, or one that is `Packed` in another.
 
     `fps` given: frame i is the one on the screen at `start_s` + i / `fps` (the last with a presentation time not
     later), whatever the source's rate, constant or not; `num_frames` None reads to the end. `fps` None: the source's
@@ -54,29 +53,30 @@ def read_video(
     size = None if height is None or width is None else (height, width)
     if (size is None and height != width) or (size is not None and min(size) < 1):
         raise ValueError(f"give height and width together, each at least 1; not height={height}, width={width}")
-    with closing(_open(Path(path))) as movie:
+    with closing(_open(path)) as movie:
+        name = path.path if isinstance(path, Packed) else Path(path)
         if fps is None:
-            images = _consecutive(movie, Path(path), start_s, num_frames, size)
+            images = _consecutive(movie, name, start_s, num_frames, size)
         else:
-            images = _at_times(movie, Path(path), start_s, fps, num_frames, size)
+            images = _at_times(movie, name, start_s, fps, num_frames, size)
         return np.stack(list(images))
 
 
-def probe_video(path: str | os.PathLike[str]) -> VideoInfo:
+def probe_video(path: Media) -> VideoInfo:
     """Size, rate and duration of a video: one frame and the last packets are read, the rest is not.
 
     Raises: TimeloomError, naming the file, where it is missing, no video, or cut short.
     """
-    with closing(_open(Path(path))) as movie:
+    with closing(_open(path)) as movie:
         return movie.probe()
 
 
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+def read_metadata(path: Media) -> dict[str, str]:
     """What `write_video` or `write_image` stored in the file; for files of other makers, the tags they have.
 
     Raises: TimeloomError, naming the file, where it cannot be opened.
     """
-    with closing(_open(Path(path))) as movie:
+    with closing(_open(path)) as movie:
         tags = movie.tags()
     comments = [value for key, value in tags.items() if key.lower() == "comment"]
     try:
@@ -86,13 +86,20 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     return {str(key): str(value) for key, value in stored.items()} if isinstance(stored, dict) else tags
 
 
-def _open(path: Path) -> Movie:
+def _open(media: Media) -> Movie:
+    if isinstance(media, Packed):
+        if not media.content:
+            raise TimeloomError(f"{media.path}: is empty (0 bytes).")
+        return (AnimationMovie if is_picture(media.content[:12]) else ContainerMovie)(media.path, media.content)
+    path = Path(media)
     try:
         if path.is_dir():
             raise TimeloomError(f"{path}: is a folder, not a video.")
         if path.stat().st_size == 0:
             raise TimeloomError(f"{path}: is empty (0 bytes).")
-        return AnimationMovie(path) if is_picture(path) else ContainerMovie(path)
+        with path.open("rb") as file:
+            head = file.read(12)
+        return AnimationMovie(path) if is_picture(head) else ContainerMovie(path)
     except FileNotFoundError as error:
         raise TimeloomError(f"{path}: there is no such file.") from error
     except OSError as error:

@@ -21,6 +21,8 @@ class TrainOptions:
     """Changes to the recipe, in YAML: --set seed=1 schedule.total_samples=20000."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes an accelerator where there is one."""
+    allow_drop: bool = False
+    """Train although more than 20 % of a source's clips are dropped."""
     dry_run: bool = False
     """Print the resolved recipe, the parameters and the memory that training will need; train nothing."""
 
@@ -36,7 +38,8 @@ def main(args: list[str]) -> int:
     from timeloom.device import choose_device
     from timeloom.train.recipe import load_recipe
 
-    recipe = load_recipe(recipes.find(options.recipe), options.set)
+    allowed = ["data.allow_drop=true"] if options.allow_drop else []
+    recipe = load_recipe(recipes.find(options.recipe), [*options.set, *allowed])
     processes = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
     device = choose_device(options.device)
     if device.type == "cuda" and processes > 1:

@@ -21,7 +21,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from timeloom.data.sources import open_sources
+from timeloom.data.order import Order
+from timeloom.data.sources import describe_sources, open_sources
 from timeloom.errors import TimeloomError
 from timeloom.train.average import Average
 from timeloom.train.checkpoints import Checkpoints
@@ -64,9 +65,9 @@ class Trainer:
             raise TimeloomError(f"schedule.batch_size must divide by the {self.world} processes.")
         self.window = recipe.data.window
         self.training, self.held_out = open_sources(recipe.data, recipe.seed)
-        self.say(
-            f"clips: {self.training.ledger.summary()}; {len(self.training)} to train on, {len(self.held_out)} held out"
-        )
+        self.order = Order(self.training, self.window, recipe.seed, recipe.schedule.batch_size, sizes=recipe.data.sizes)
+        for line in (*describe_sources(recipe.data, self.training, self.held_out), *self.order.describe()):
+            self.say(line)
         self.samples = 0
         self.checkpoints = Checkpoints(self.folder / "checkpoints", recipe.schedule.keep_checkpoints)
         self.log = Log(self.folder, active=self.rank == 0)
@@ -141,7 +142,7 @@ class Trainer:
     def run(self) -> None:
         """Train to the end, then write the model folder."""
         schedule = self.recipe.schedule
-        feed = Feed(self.training, self.window, self.recipe.seed, self.recipe.workers)
+        feed = Feed(self.order, self.recipe.workers, allow_broken=self.recipe.data.allow_drop)
         sums: dict[str, float] = defaultdict(float)
         steps, logged_at, waiting = 0, time.perf_counter(), time.perf_counter()
         for numbers, batch in feed(self._batches()):

@@ -1,0 +1,47 @@
+"""MSR-VTT: JSON with `videos` (video_id, split, ...) and `sentences` (video_id, sen_id, caption); `{video_id}.mp4`.
+
+Every sentence is a clip. The files are the clips already: "start time" and "end time" lie in the film they came from.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+
+from timeloom.data.clip import Ledger
+from timeloom.data.json_file import annotation_files, read_json
+from timeloom.data.table_builder import TEXT, TableBuilder
+from timeloom.errors import TimeloomError, unknown_name
+
+
+def read_msr_vtt(path: Path, videos: Path, split: str | None) -> tuple[pa.Table, Ledger]:
+    """The sentences of a split ("train" unless said, "validate", "test", or "all") as a table of clips."""
+    split = split or "train"
+    builder = TableBuilder({"key": TEXT, "file": TEXT, "caption": TEXT})
+    splits: Counter[str] = Counter()
+    for file in annotation_files(path, ".json"):
+        content = read_json(file)
+        try:
+            split_of = {str(video["video_id"]): str(video.get("split", "")) for video in content["videos"]}
+            sentences = [(str(row["video_id"]), row.get("sen_id"), row["caption"]) for row in content["sentences"]]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise TimeloomError(
+                f"{file}: is not MSR-VTT's JSON: `videos` with video_id and split, `sentences` with video_id and "
+                "caption are expected."
+            ) from error
+        splits.update(split_of.values())
+        for place, (video, number, caption) in enumerate(sentences):
+            key = f"{video}/{number if number is not None else place}"
+            if video not in split_of:
+                builder.refuse(key, "sentence about a video that is not listed")
+            elif split not in ("all", split_of[video]):
+                continue
+            elif not isinstance(caption, str):
+                builder.refuse(key, "caption that is no text")
+            else:
+                builder.add(key=key, file=f"{video}.mp4", caption=caption)
+    if split != "all" and split not in splits:
+        raise unknown_name(f"split of {path}:", split, [*splits, "all"])
+    return builder.finish()

@@ -113,7 +113,7 @@ def expand(pattern: str) -> list[str]:
 
     try:
         return list(braceexpand.braceexpand(pattern))
-    except braceexpand.UnbalancedBracesError as error:
+    except ValueError as error:  # UnbalancedBracesError
         raise TimeloomError(f"{pattern}: its braces do not pair; write shard-{{000..012}}.tar.") from error
 
 

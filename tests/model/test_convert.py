@@ -8,6 +8,7 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from timeloom.generate.pipeline import TextToVideoPipeline
+from timeloom.model.folder import find_source, find_tokenizer
 from timeloom.models.unet import MECHANISMS, VideoUNet
 
 WEIGHTS = {
@@ -244,6 +245,19 @@ def test_broken_folders_are_one_sentence_and_nothing_is_written(folder, tmp_path
     assert str(folder) in err
     assert re.search(words, err), err
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_hub_models_come_from_the_local_cache(sd1_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for name in ("models--some--one", "models--openai--clip-vit-large-patch14"):
+        snapshot = tmp_path / name / "snapshots" / "1234"
+        shutil.copytree(sd1_folder / "tokenizer" if "clip" in name else sd1_folder, snapshot)
+        (tmp_path / name / "refs").mkdir()
+        (tmp_path / name / "refs/main").write_text("1234")
+    for download in (True, False):
+        assert find_source("some/one", None, download) == tmp_path / "models--some--one/snapshots/1234"
+    assert find_tokenizer(None) == snapshot
+    assert find_tokenizer("some/one") == tmp_path / "models--some--one/snapshots/1234/tokenizer"
 
 
 @pytest.mark.parametrize(

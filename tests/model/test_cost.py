@@ -1,8 +1,11 @@
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from timeloom.model.cost import measure
+from timeloom.model.cost import fused_attention, measure
+from timeloom.models.unet import VideoUNet
 
 
 class Chain(nn.Module):
@@ -44,6 +47,48 @@ def test_a_backward_pass_keeps_what_it_needs():
     hidden, result = 3 * 16 * FLOAT, 3 * 4 * FLOAT
     assert cost.kept_bytes == hidden + result  # relu's result serves both layers
     assert cost.peak_bytes > cost.kept_bytes
+
+
+def test_gradients_do_not_pile_up():
+    with torch.device("meta"):
+        deep = nn.Sequential(*(nn.Linear(64, 64) for _ in range(16)))
+    cost = measure(deep, lambda: deep(torch.empty(1, 64, device="meta")), backward=True)
+    assert cost.peak_bytes < 3 * 64 * 64 * FLOAT
+    assert not any(parameter.grad is not None for parameter in deep.parameters())
+
+
+@pytest.fixture()
+def unet():
+    with torch.device("meta"):
+        return VideoUNet(
+            sample_size=8,
+            block_out_channels=(32, 64),
+            layers_per_block=2,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            cross_attention_dim=32,
+            temporal="shift",
+        )
+
+
+def predict(unet):
+    latents, text = torch.empty(1, 16, 4, 16, 16, device="meta"), torch.empty(1, 8, 32, device="meta")
+    return unet(latents, 500, text).sample
+
+
+def test_operations_are_those_of_pytorchs_counter(unet):
+    with FlopCounterMode(display=False) as counter, fused_attention():
+        predict(unet).sum().backward()
+    assert measure(unet, lambda: predict(unet), backward=True).flops == counter.get_total_flops()
+
+
+def test_checkpointing_trades_memory_for_operations(unet):
+    plain = measure(unet, lambda: predict(unet), backward=True)
+    unet.enable_gradient_checkpointing()
+    recomputed = measure(unet, lambda: predict(unet), backward=True)
+    assert recomputed.kept_bytes < 0.3 * plain.kept_bytes
+    assert recomputed.peak_bytes < 0.7 * plain.peak_bytes
+    assert 1.2 < recomputed.flops / plain.flops < 4 / 3
 
 
 def test_attention_is_counted_without_its_matrix_and_the_function_comes_back():

@@ -88,7 +88,7 @@ def test_another_mechanism_can_be_asked_about(sd1_folder, run):
 def test_the_table_is_for_people(sd1_folder, run):
     code, out, _ = run("info", sd1_folder, "--frames", 1)
     assert code == 0
-    for words in ("temporal: none", "two predictions a step", "gradient checkpointing", "GiB", "FLOP"):
+    for words in ("temporal: none", "two predictions a step", "gradient checkpointing", "MiB", "FLOP"):
         assert words in " ".join(out.split())
 
 
@@ -97,7 +97,7 @@ def test_the_table_is_for_people(sd1_folder, run):
     [
         ([], "Give one of the two"),
         (["digits-shift", "--config", "sd15"], "Give one of the two"),
-        (["--config", "sd51"], "Did you mean 'sd15'"),
+        (["--config", "sd1.5"], "Did you mean 'sd15'"),
         (["digits-shfit"], "Did you mean 'digits-shift'"),
         (["digits-shift", "--temporal", "shfit"], "Did you mean 'shift'"),
         (["digits-shift", "--height", "63"], "multiple of"),

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
 
@@ -29,18 +29,25 @@ class Cost:
     """What intermediate results still took when the call was done: its result, and what a backward pass needs."""
 
 
-class LiveMemory(TorchDispatchMode):
-    """Counts the bytes of what operations make for as long as it is alive; `existing` tensors do not count."""
+class Meter(TorchDispatchMode):
+    """Counts operations, and the bytes of what they make for as long as it is alive; `existing` tensors do not count.
+
+    The operations are PyTorch's own formulas (`torch.utils.flop_counter`). Its FlopCounterMode is not used: it holds on
+    to what a checkpointed layer computes again, so that the memory of a backward pass could not be told beside it.
+    """
 
     def __init__(self, existing: Iterable[Tensor]) -> None:
         super().__init__()
-        self.now = self.peak = 0
+        self.flops = self.now = self.peak = 0
         self._known = WeakIdKeyDictionary()
         for tensor in existing:
-            self._known[tensor.untyped_storage()] = 0
+            self._known[tensor.untyped_storage()] = True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if (formula := flop_registry.get(func._overloadpacket)) is not None:
+            self.flops += formula(*args, **kwargs, out_val=result)
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self._count(leaf.untyped_storage())
@@ -50,7 +57,7 @@ class LiveMemory(TorchDispatchMode):
         if storage in self._known:
             return
         size = storage.nbytes()
-        self._known[storage] = size
+        self._known[storage] = True
         self.now += size
         self.peak = max(self.peak, self.now)
         weakref.finalize(storage, self._free, size)
@@ -80,21 +87,24 @@ def fused_attention() -> Iterator[None]:
 def measure(network: nn.Module, call: Callable[[], Tensor], backward: bool = False) -> Cost:
     """The cost of `call`, which runs `network` on the meta device; with `backward`, of both passes.
 
-    The network's gradients are there before the call, as they are from a trainer's second step on.
+    A parameter's gradient counts until it is ready to be added to what the trainer holds, and no longer.
     """
-    existing = [*network.parameters(), *network.buffers()]
-    if backward:
-        for parameter in network.parameters():
-            parameter.grad = torch.empty_like(parameter)
-            existing.append(parameter.grad)
+    ready = [
+        parameter.register_post_accumulate_grad_hook(_drop_gradient) for parameter in network.parameters() if backward
+    ]
     with (
         torch.set_grad_enabled(backward),
-        FlopCounterMode(display=False) as flops,
-        LiveMemory(existing) as memory,
+        Meter([*network.parameters(), *network.buffers()]) as meter,
         fused_attention(),
     ):
         result = call()
-        kept = memory.now
+        kept = meter.now
         if backward:
             result.backward(torch.empty_like(result))
-    return Cost(flops.get_total_flops(), memory.peak, kept)
+    for hook in ready:
+        hook.remove()
+    return Cost(int(meter.flops), meter.peak, kept)
+
+
+def _drop_gradient(parameter: Tensor) -> None:
+    parameter.grad = None

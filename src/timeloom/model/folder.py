@@ -53,26 +53,28 @@ def _hub_folder(name: str, variant: str | None, download: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    infix = f".{variant}" if variant else ""
-    networks = [f"*/{stem}{infix}.safetensors" for stem in ("diffusion_pytorch_model", "model")]
     try:
-        folder = Path(snapshot_download(name, local_files_only=True))
-        if (folder / INDEX).is_file():
-            return folder
-    except (HFValidationError, LocalEntryNotFoundError):
-        pass
-    try:
-        if not download:
-            raise LocalEntryNotFoundError("it is not asked to be fetched")
-        folder = Path(snapshot_download(name, allow_patterns=[*DOWNLOADS, *networks]))
-        if not any(folder.glob("unet/*.safetensors")):
-            folder = Path(snapshot_download(name, allow_patterns=[*DOWNLOADS, "*/*.bin"]))
+        wanted = [*DOWNLOADS, *_weight_patterns("safetensors", variant)]
+        folder = Path(snapshot_download(name, allow_patterns=wanted, local_files_only=not download))
+        if download and not any(folder.glob("unet/*.safetensors")):
+            wanted = [*DOWNLOADS, *_weight_patterns("bin", variant)]
+            folder = Path(snapshot_download(name, allow_patterns=wanted))
         return folder
     except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise TimeloomError(
             f"There is no folder {name!r}, and the Hub model of that name is neither in the local cache nor can it be "
             f"fetched from here. Where there is a network: hf download {name} --local-dir FOLDER; then give FOLDER."
         ) from error
+
+
+def _weight_patterns(suffix: str, variant: str | None) -> list[str]:
+    """The files of the networks, whole or in shards, and none of the other forms that a Hub model may have."""
+    infix = f".{variant}" if variant else ""
+    folders = ("unet", *FOLDERS["vae"], *FOLDERS["text_encoder"])
+    stems = ("diffusion_pytorch_model", "model", "pytorch_model")
+    return [
+        f"{folder}/{stem}{infix}{shard}.{suffix}" for folder in folders for stem in stems for shard in ("", "-*-of-*")
+    ]
 
 
 def find_tokenizer(name: str | None) -> Path:
@@ -89,13 +91,15 @@ def find_tokenizer(name: str | None) -> Path:
             folder = zoo.resolve(name)
             return folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder
     hub_id = name or CLIP_TOKENIZER
+    wanted = [*TOKENIZER_FILES, *(f"tokenizer/{file}" for file in TOKENIZER_FILES)]
     for local in (True, False):
         try:
-            folder = Path(snapshot_download(hub_id, allow_patterns=list(TOKENIZER_FILES), local_files_only=local))
+            folder = Path(snapshot_download(hub_id, allow_patterns=wanted, local_files_only=local))
         except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError):
             continue
-        if any((folder / file).is_file() for file in TOKENIZER_FILES):
-            return folder
+        for found in (folder / "tokenizer", folder):
+            if any((found / file).is_file() for file in TOKENIZER_FILES):
+                return found
     raise TimeloomError(
         f"A single file has no tokenizer, and {hub_id!r} is no folder, not in the local Hub cache, and cannot be "
         f"fetched from here. Where there is a network: hf download {CLIP_TOKENIZER} {' '.join(TOKENIZER_FILES)} "

@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from timeloom.errors import TimeloomError
 from timeloom.model.weights import Stored
+from timeloom.models.unet import VideoUNet
 
 MECHANISM = "temporal_mechanism."
 """Prefix of the tensors of a temporal mechanism."""
@@ -110,8 +111,8 @@ def fit(part: Part, network: nn.Module) -> Fit:
     """
     wanted = network.state_dict()
     own = {key for key in wanted if key.startswith(MECHANISM)}
-    stored = {key for key in part.tensors if key.startswith(MECHANISM)}
-    if stored and getattr(network, "config", {}).get("temporal") != part.config.get("temporal", "none"):
+    stored = {key for key in part.tensors if key.startswith(MECHANISM)} if part.network is VideoUNet else set()
+    if stored and network.config.temporal != part.config.get("temporal", "none"):  # type: ignore[union-attr]
         reason = f"belongs to the temporal mechanism {part.config.get('temporal')!r} of the source"
         part.left_out[reason] = sorted(part.tensors[key].key for key in stored)
         part.tensors = {key: tensor for key, tensor in part.tensors.items() if key not in stored}

@@ -56,11 +56,12 @@ def print_description(description: dict[str, Any]) -> None:
     console.print(
         f"{description['model']}, temporal: {description['temporal']}; a clip is {clip['num_frames']} frames of "
         f"{clip['width']}x{clip['height']}, {clip['num_inference_steps']} steps, {guided}; {description['precision']}",
+        soft_wrap=True,
         highlight=False,
         markup=False,
     )
     console.print(_parameter_table(description))
-    table = Table("floating-point operations", "", title=None)
+    table = Table("floating-point operations", "")
     table.columns[1].justify = "right"
     for name, value in (
         ("a denoising step", flops["per_step"]),
@@ -73,7 +74,7 @@ def print_description(description: dict[str, Any]) -> None:
     ):
         table.add_row(name, _flops(value))
     console.print(table)
-    table = Table("memory", "", title=None)
+    table = Table("memory", "")
     table.columns[1].justify = "right"
     for name, key in (
         ("inference: weights", "inference_weights"),
@@ -85,7 +86,7 @@ def print_description(description: dict[str, Any]) -> None:
         ("  in all, one clip", "training_one_clip"),
         ("  in all, one clip with checkpointing", "training_one_clip_checkpointed"),
     ):
-        table.add_row(name, f"{memory[key] / 2**30:.3f} GiB")
+        table.add_row(name, _bytes(memory[key]))
     console.print(table)
 
 
@@ -101,8 +102,12 @@ def _parameter_table(description: dict[str, Any]) -> Table:
     return table
 
 
-def _flops(count: float) -> str:
-    for scale, unit in ((1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP")):
+def _flops(count: int) -> str:
+    for scale, unit in ((1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP")):
         if count >= scale:
             return f"{count / scale:.2f} {unit}"
-    return f"{count / 1e6:.2f} MFLOP"
+    return f"{count} FLOP"
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

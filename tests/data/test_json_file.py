@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from timeloom.data import json_file
@@ -16,6 +16,7 @@ values = st.recursive(
 )
 
 
+@example({"\x1f": 10.0}, 17, 2)
 @given(st.dictionaries(st.text(), values, max_size=5), st.integers(1, 40), st.sampled_from([None, 2]))
 def test_members_come_one_by_one_however_the_file_is_cut(content: dict, block: int, indent: int | None) -> None:
     import tempfile

@@ -55,7 +55,8 @@ def members(path: Path) -> Iterator[tuple[str, Any]]:
                     if text[after] != ":":
                         raise json.JSONDecodeError("Expecting ':' delimiter", text, after)
                     value, after = decoder.raw_decode(text, _skip(text, after + 1, " \t\r\n"))
-                    text[after]  # the end of the block may have cut a number
+                    if text[_skip(text, after, " \t\r\n")] not in ",}":  # the block's end may have cut a number
+                        raise json.JSONDecodeError("Expecting ',' delimiter", text, after)
                 except (IndexError, json.JSONDecodeError):
                     more = file.read(max(BLOCK_CHARACTERS, len(text) - place))
                     if not more:

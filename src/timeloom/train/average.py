@@ -14,7 +14,9 @@ class Average:
 
     def __init__(self, network: nn.Module, half_life: float) -> None:
         self.network, self.half_life = network, half_life
-        self.weights = {name: p.detach().clone() for name, p in network.named_parameters()} if half_life else {}
+        self.weights = (
+            {name: p.detach().clone() for name, p in network.named_parameters() if p.requires_grad} if half_life else {}
+        )
 
     @torch.no_grad()
     def update(self, batch_size: int, samples: int) -> None:
@@ -28,7 +30,7 @@ class Average:
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """Within, the network has its average weights."""
-        own = {name: p.detach().clone() for name, p in self.network.named_parameters()} if self.weights else {}
+        own = {name: p.detach().clone() for name, p in self.network.named_parameters() if name in self.weights}
         self._put(self.weights)
         try:
             yield

@@ -22,6 +22,23 @@ VALIDATION_TIMESTEPS = (50, 250, 500, 750, 950)
 PREVIEW_CLIPS = 6
 
 
+def seen_as_images(number: int, share: float) -> bool:
+    """Whether this sample's clip is trained on as single frames: an even `share` of any stretch of samples."""
+    return int((number + 1) * share) > int(number * share)
+
+
+def min_snr_weights(alphas_cumprod: Tensor, gamma: float, velocity: bool) -> Tensor:
+    """Weights of the error in the noise, or in the velocity, that weigh the error in the clean latents by
+    min(SNR, gamma), SNR = ᾱ / (1 − ᾱ) (Min-SNR, arXiv 2303.09556, Sec. 3.4 and App. A).
+
+    Args:
+        alphas_cumprod: ᾱ in (0, 1), or from 0 for the velocity; any shape, and the result's.
+        gamma: the paper recommends 5.
+    """
+    snr = alphas_cumprod / (1 - alphas_cumprod)
+    return snr.clamp(max=gamma) / (snr + 1 if velocity else snr)
+
+
 class DiffusionTask(Task):
     """Mean squared error of the predicted noise, t uniform (Latent-Shift, Sec. 3.3); or of the predicted velocity."""
 
@@ -69,22 +86,28 @@ class DiffusionTask(Task):
         text = self.encode_text(captions)
         noise = random.normal(tuple(latents.shape[1:])).to(self.device)
         timesteps = random.integers(self.schedule.config.num_train_timesteps).to(self.device)
+        if offset := self.recipe.loss.offset_noise:
+            noise = noise + offset * random.normal((1, latents.shape[2], 1, 1)).to(self.device)
 
-        images = round(self.recipe.loss.image_share * len(latents))
-        clips = len(latents) - images
-        error = self._error(latents[:clips], noise[:clips], timesteps[:clips], text[:clips])
-        metrics = {"video" if latents.shape[1] > 1 else "image": error.detach().mean()}
-        if images:  # the frames of the last clips, each one on its own
+        still = [seen_as_images(number, self.recipe.loss.image_share) for number in random.numbers]
+        moving = [i for i, image in enumerate(still) if not image]
+        images = [i for i, image in enumerate(still) if image]
+        errors, metrics = [], {}
+        if moving:
+            error = self._error(latents[moving], noise[moving], timesteps[moving], text[moving])
+            errors.append(error * self._weights(timesteps[moving]))
+            metrics["video" if latents.shape[1] > 1 else "image"] = error.detach().mean()
+        if images:  # each frame of these clips on its own
             frames = latents.shape[1]
-            still = self._error(
-                latents[clips:].flatten(0, 1)[:, None],
-                noise[clips:].flatten(0, 1)[:, None],
-                timesteps[clips:].repeat_interleave(frames),
-                text[clips:].repeat_interleave(frames, dim=0),
+            error = self._error(
+                latents[images].flatten(0, 1)[:, None],
+                noise[images].flatten(0, 1)[:, None],
+                timesteps[images].repeat_interleave(frames),
+                text[images].repeat_interleave(frames, dim=0),
             )
-            metrics["image"] = still.detach().mean()
-            error = torch.cat([error, still.unflatten(0, (images, frames)).mean(dim=1)])
-        return error.mean(), metrics
+            errors.append(error.unflatten(0, (-1, frames)).mean(dim=1) * self._weights(timesteps[images]))
+            metrics["image"] = error.detach().mean()
+        return torch.cat(errors).mean(), metrics
 
     def _error(self, latents: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
         """(B,) mean squared error of each clip's predicted noise, or velocity."""
@@ -93,6 +116,14 @@ class DiffusionTask(Task):
         velocity = self.schedule.config.prediction_type == "v_prediction"
         target = self.schedule.get_velocity(latents, noise, timesteps) if velocity else noise
         return F.mse_loss(predicted.float(), target, reduction="none").mean(dim=(1, 2, 3, 4))
+
+    def _weights(self, timesteps: Tensor) -> Tensor:
+        """(B,) weight of each clip's error."""
+        gamma = self.recipe.loss.min_snr_gamma
+        if gamma is None:
+            return torch.ones_like(timesteps, dtype=torch.float32)
+        velocity = self.schedule.config.prediction_type == "v_prediction"
+        return min_snr_weights(self.schedule.alphas_cumprod.to(timesteps.device)[timesteps], gamma, velocity)
 
     @torch.no_grad()
     def validate(self, batch: Batch, random: SampleRandom) -> dict[str, float]:

@@ -4,7 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import defaultdict
 from pathlib import Path
+
+
+class Means:
+    """Means of named numbers, each over the times that it was added."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, **numbers: float) -> None:
+        """One more value of each."""
+        for name, number in numbers.items():
+            self.values[name].append(number)
+
+    def take(self) -> dict[str, float]:
+        """The means since the last time."""
+        means = {name: sum(values) / len(values) for name, values in self.values.items()}
+        self.values.clear()
+        return means
 
 
 class Log:

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 import yaml
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from timeloom.data.sources import open_sources
 from timeloom.train.feed import read_batch
 from timeloom.train.recipe import Recipe
 from timeloom.train.task import SampleRandom, Task
+from timeloom.train.trainable import select_trainable, trainable_table
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ def measure(recipe: Recipe, task: Task) -> Plan:
     source, held_out = open_sources(recipe.data, recipe.seed)
     with tempfile.TemporaryDirectory() as folder:
         task.prepare(Path(folder), [held_out[i].caption for i in range(len(held_out))])
+    select_trainable(task.network, recipe.model.trainable)
     batch = read_batch(source, [0], recipe.data.window, [0.5])
     kept: dict[int, int] = {}
 
@@ -57,10 +58,11 @@ def measure(recipe: Recipe, task: Task) -> Plan:
             loss, _ = task.loss(batch, SampleRandom(recipe.seed, [0]))
         activations = sum(size for pointer, size in kept.items() if pointer not in own)
     del loss
-    trained = _parameters(task.network)
+    trained = sum(parameter.numel() for parameter in task.network.parameters() if parameter.requires_grad)
     frozen = {name: _parameters(network) for name, network in task.frozen().items()}
+    frozen_bytes = 4 * (_parameters(task.network) - trained + sum(frozen.values()))
     copies = 4 + (recipe.ema_half_life_samples > 0)
-    state = 4 * (copies * trained + sum(frozen.values()))
+    state = 4 * copies * trained + frozen_bytes
     return Plan(trained, frozen, state, activations, recipe.schedule.batch_size)
 
 
@@ -69,11 +71,7 @@ def print_plan(recipe: Recipe, task: Task) -> None:
     plan = measure(recipe, task)
     console = Console()
     print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
-    table = Table("part", "parameters", "", title="What takes part")
-    table.add_row(recipe.task, f"{plan.trained:,}", "trained")
-    for name, parameters in plan.frozen.items():
-        table.add_row(name, f"{parameters:,}", "frozen")
-    console.print(table)
+    console.print(trainable_table(task.network, plan.frozen))
     steps = -(-recipe.schedule.total_samples // plan.batch_size)
     console.print(f"{recipe.schedule.total_samples:,} samples in {steps:,} steps of {plan.batch_size}")
     console.print(

@@ -40,6 +40,8 @@ class ModelOptions(Schema):
     shift_fraction: float = Field(default=0.25, ge=0.0, le=0.5)
     shift_placement: Literal["residual_start", "residual_end"] = "residual_end"
     noise_schedule: NoiseScheduleOptions = NoiseScheduleOptions()
+    trainable: list[str] = Field(default=["*"], min_length=1)
+    """Names of the parameters to train, with * for any letters; the others stay as they are."""
 
 
 class OptimizerOptions(Schema):
@@ -62,6 +64,8 @@ class ScheduleOptions(Schema):
     total_samples: int = Field(gt=0)
     batch_size: int = Field(default=256, gt=0)
     """Global batch size, in samples; divides by the number of processes."""
+    micro_batch_size: int | None = Field(default=None, gt=0)
+    """Samples that one process takes at a time, their gradients added up; all of its share when absent."""
     log_every: int = Field(default=1_000, gt=0)
     validate_every: int = Field(default=50_000, gt=0)
     """Held-out loss and previews."""
@@ -75,7 +79,11 @@ class LossOptions(Schema):
     caption_dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of captions replaced by the empty one, for classifier-free guidance (image, video)."""
     image_share: float = Field(default=0.0, ge=0, lt=1)
-    """Share of each batch's clips whose frames are trained on as images (video)."""
+    """Share of the clips whose frames are trained on as images (video)."""
+    min_snr_gamma: float | None = Field(default=None, gt=0)
+    """Weigh timesteps by min(SNR, gamma) / SNR (arXiv 2303.09556, Sec. 3.4); evenly when absent (image, video)."""
+    offset_noise: float = Field(default=0.0, ge=0)
+    """Standard deviation of a noise that all pixels and frames of a clip share, added by channel (image, video)."""
     kl_weight: float = Field(default=1e-6, ge=0)
     """Weight of the autoencoder's Kullback-Leibler term (autoencoder)."""
     reading_weight: float = Field(default=1.0, ge=0)
@@ -111,6 +119,8 @@ class Recipe(Schema):
     """Samples after which the moving average of the weights has half forgotten; 0 keeps no average."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """Of the forward and backward pass; weights and optimizer are always fp32."""
+    compile: bool = False
+    """torch.compile the network: minutes at the start, faster steps after."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     workers: int = Field(default=2, ge=0)

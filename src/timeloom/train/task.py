@@ -24,6 +24,10 @@ class Batch:
     """uint8 (B, F, H, W, 3)."""
     captions: list[str]
 
+    def part(self, first: int, end: int) -> Batch:
+        """Its clips from `first` to `end`, the latter left out."""
+        return Batch(self.frames[first:end], self.captions[first:end])
+
     def pixels(self, device: torch.device) -> Tensor:
         """(B, F, 3, H, W) in [-1, 1]."""
         frames = torch.from_numpy(self.frames).to(device)
@@ -40,6 +44,7 @@ class SampleRandom:
     """Random numbers of a batch, each sample's from its own (seed, number): no sample depends on its batch mates."""
 
     def __init__(self, seed: int, numbers: list[int]) -> None:
+        self.numbers = numbers
         self.generators = [torch.Generator().manual_seed(derive_seed(seed, number)) for number in numbers]
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:

@@ -15,6 +15,7 @@ from timeloom.errors import TimeloomError
 from timeloom.train.average import Average
 from timeloom.train.checkpoints import Checkpoints
 from timeloom.train.engine import Trainer, _crosses, learning_rate
+from timeloom.train.feed import Feed
 from timeloom.train.recipe import OptimizerOptions, Recipe
 from timeloom.train.tasks import build_task
 
@@ -120,8 +121,52 @@ def test_another_recipe_is_refused_in_the_same_folder(tiny_recipe: MakeRecipe, t
         Trainer(recipe, build_task(recipe, CPU), CPU)
 
 
-def test_a_longer_log_interval_is_the_same_run(tiny_recipe: MakeRecipe, trained_runs: Path) -> None:
-    train(tiny_recipe("image", trained_runs, log_every=16))
+def test_what_only_says_how_may_change(tiny_recipe: MakeRecipe, trained_runs: Path) -> None:
+    recipe = tiny_recipe("image", trained_runs, log_every=16, micro_batch_size=1)
+    train(recipe.model_copy(update={"workers": 0, "gradient_checkpointing": True}))
+
+
+def test_micro_batches_add_up_to_the_batch(tiny_recipe: MakeRecipe, trained_runs: Path, tmp_path: Path) -> None:
+    """A batch of four clips, one of them seen as images, at once and clip by clip: the same first step."""
+    before = load_file(trained_runs / "image/model/unet/diffusion_pytorch_model.safetensors")
+    moved = []
+    for size in (None, 1, 3):
+        recipe = tiny_recipe("video", trained_runs, tmp_path / str(size), micro_batch_size=size)
+        trainer = Trainer(recipe, build_task(recipe, CPU), CPU)
+        metrics = trainer._add_gradients([0, 1, 2, 3], trainer_batch(trainer))
+        gradients = {name: p.grad.clone() for name, p in trainer.network.named_parameters()}
+        assert gradients.keys() == before.keys()
+        moved.append((metrics, gradients))
+    for metrics, gradients in moved[1:]:
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(gradient, moved[0][1][name], rtol=1e-4, atol=1e-6)
+        assert metrics["loss"] == pytest.approx(moved[0][0]["loss"], rel=1e-5)
+
+
+def trainer_batch(trainer: Trainer):
+    """The first batch of a run."""
+    feed = Feed(trainer.order, workers=0)
+    return feed.batch(list(range(trainer.recipe.schedule.batch_size)))
+
+
+def test_bf16_is_close_to_fp32(tiny_recipe: MakeRecipe, trained_runs: Path, tmp_path: Path) -> None:
+    losses = []
+    for precision in ("fp32", "bf16"):
+        recipe = tiny_recipe("video", trained_runs, tmp_path / precision).model_copy(update={"precision": precision})
+        trainer = Trainer(recipe, build_task(recipe, CPU), CPU)
+        losses.append(trainer._add_gradients([0, 1, 2, 3], trainer_batch(trainer))["loss"])
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+def test_only_chosen_parameters_change(tiny_recipe: MakeRecipe, trained_runs: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe("video", trained_runs, tmp_path)
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"trainable": ["*.attn1.*"]})})
+    train(recipe)
+    folders = (trained_runs / "image/model", tmp_path / "model")
+    before, after = (load_file(folder / "unet/diffusion_pytorch_model.safetensors") for folder in folders)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if ".attn1." in name}
 
 
 def test_a_parameter_without_gradient_is_named(tiny_recipe: MakeRecipe, trained_runs: Path, tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ class VideoUNet(UNet2DConditionModel):
         return (shortcut + h) / block.output_scale_factor
 
 
-def _layers(stage: Stage, level: int, block: Any) -> Iterator[tuple[Place, ResnetBlock2D, nn.Module | None]]:
+def _layers(stage: Stage, level: int, block: Any) -> Iterator[tuple[Place, ResnetBlock2D, Transformer2DModel | None]]:
     """Each layer of a block: its place, its ResNet block, and the transformer behind it where it has one."""
     attentions = getattr(block, "attentions", ())  # the middle block has one less than it has ResNet blocks
     for i, resnet in enumerate(block.resnets):

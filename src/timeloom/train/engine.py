@@ -7,14 +7,13 @@ from the last checkpoint and ends with the same weights, bit for bit on the CPU,
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import resource
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -30,6 +29,7 @@ from timeloom.train.checkpoints import Checkpoints
 from timeloom.train.feed import Feed, read_batch
 from timeloom.train.log import Log, Means
 from timeloom.train.recipe import OptimizerOptions, Recipe
+from timeloom.train.run_folder import claim
 from timeloom.train.task import Batch, SampleRandom, Task
 from timeloom.train.trainable import select_trainable
 
@@ -73,9 +73,8 @@ class Trainer:
         self.samples = 0
         self.checkpoints = Checkpoints(self.folder / "checkpoints", recipe.schedule.keep_checkpoints)
         self.log = Log(self.folder, active=self.rank == 0)
-        self._check_folder()
-        shown = range(min(len(self.training), VOCABULARY_CAPTIONS))
-        self._rank_zero_first(lambda: task.prepare(self.folder, (self.training[i].caption for i in shown)))
+        claim(self.folder, recipe, started=bool(self.checkpoints.saved()), write=self.rank == 0)
+        self._rank_zero_first(lambda: task.prepare(self.folder, self._first_captions()))
         self.network = task.network
         self.network.train()
         select_trainable(self.network, recipe.model.trainable)
@@ -97,6 +96,11 @@ class Trainer:
         if self.rank == 0:
             print(line, flush=True)
 
+    def _first_captions(self) -> Iterator[str]:
+        """Of the first samples, so of every source."""
+        for number in range(min(len(self.training), VOCABULARY_CAPTIONS)):
+            yield self.training[self.order(number).index].caption
+
     def _rank_zero_first(self, action) -> None:  # type: ignore[no-untyped-def]
         if self.rank == 0:
             action()
@@ -104,26 +108,6 @@ class Trainer:
             dist.barrier()
             if self.rank:
                 action()
-
-    def _check_folder(self) -> None:
-        """A run's folder belongs to one recipe: what decides the weights must not change half-way."""
-        path = self.folder / "recipe.json"
-        lasting = {"output", "workers", "preview"}
-        mine = self.recipe.model_dump(mode="json")
-        if path.exists() and self.checkpoints.saved():
-            theirs = json.loads(path.read_text(encoding="utf-8"))
-            for key in sorted(set(mine) - lasting):
-                a, b = dict(schedule_free(key, mine[key])), dict(schedule_free(key, theirs.get(key)))
-                if a != b:
-                    raise TimeloomError(
-                        f"{self.folder} holds a run with another {key!r}; train into another folder (output=...) "
-                        "or remove this one."
-                    )
-        if self.rank == 0:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(mine, indent=2), encoding="utf-8")
-            temporary.replace(path)
 
     def _resume(self) -> None:
         state = self.checkpoints.load()
@@ -170,6 +154,8 @@ class Trainer:
         with self.average.applied():
             if self.rank == 0:
                 self._save_model()
+        if feed.ledger.dropped:
+            self.say(f"clips read: {feed.ledger.summary()}")
         self.say(f"done: {self.folder / 'model'}")
 
     def _step(self, numbers: list[int], batch: Batch) -> dict[str, float]:
@@ -192,7 +178,7 @@ class Trainer:
     def _add_gradients(self, numbers: list[int], batch: Batch) -> dict[str, float]:
         """Run samples forward and backward, as many at a time as the recipe says; the means of loss and metrics."""
         size = self.recipe.schedule.micro_batch_size or len(numbers)
-        means = Means()
+        means, joint = Means(), 0.0
         for first in range(0, len(numbers), size):
             part, clips = numbers[first : first + size], batch.part(first, first + size)
             network, last = self.task.network, first + size >= len(numbers)
@@ -200,9 +186,11 @@ class Trainer:
             with cast(DistributedDataParallel, network).no_sync() if local else contextlib.nullcontext():
                 with self._precision():
                     loss, metrics = self.task.loss(clips, SampleRandom(self.recipe.seed, part))
-                (loss * (len(part) / len(numbers))).backward()
-            means.add(loss=loss.item(), **{name: value.item() for name, value in metrics.items()})
-        return means.take()
+                loss = loss * (len(part) / len(numbers))
+                loss.backward()
+            joint += loss.item()
+            means.add(**{name: value.item() for name, value in metrics.items()})
+        return {"loss": joint, **means.take()}
 
     @contextlib.contextmanager
     def _precision(self) -> Iterator[None]:
@@ -287,13 +275,6 @@ class Trainer:
         self.task.save(unfinished)
         shutil.rmtree(self.folder / "model", ignore_errors=True)
         unfinished.rename(self.folder / "model")
-
-
-def schedule_free(key: str, options: Any) -> dict[str, Any]:
-    """Options as a mapping, without the parts of the schedule that only say how often something is written."""
-    mapping = options if isinstance(options, dict) else {key: options}
-    writing = {"log_every", "validate_every", "checkpoint_every", "keep_checkpoints"}
-    return {name: value for name, value in mapping.items() if key != "schedule" or name not in writing}
 
 
 def _crosses(before: int, after: int, every: int) -> bool:

@@ -15,7 +15,6 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from torch import nn
 
 from timeloom.errors import TimeloomError
 from timeloom.model.folder import INDEX
@@ -95,18 +94,15 @@ def convert(
     return Report(str(source), str(destination), temporal["temporal"], reports, model.left_out)
 
 
-def _write_part(
-    folder: Path, part: Part, network: nn.Module, fit: Fit, dtype: torch.dtype | None, seed: int
-) -> PartReport:
+def _write_part(folder: Path, part: Part, network: Any, fit: Fit, dtype: torch.dtype | None, seed: int) -> PartReport:
     state = {key: usable(part.tensors[key], dtype) for key in fit.taken}
     dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in state.values()})
-    added = _initialised(part, network, fit.added, seed)
+    added = _initialised(network, fit.added, seed)
     main_dtype = max((tensor.dtype for tensor in state.values()), key=lambda kind: kind.itemsize)
     state |= {key: tensor.to(dtype or main_dtype) for key, tensor in added.items()}
     network.load_state_dict(state, strict=True, assign=True)
-    writable: Any = network
     with quiet():
-        writable.save_pretrained(folder / part.name)
+        network.save_pretrained(folder / part.name)
     zero = sum(not tensor.any() for tensor in added.values())
     return PartReport(
         part=part.name,
@@ -122,13 +118,13 @@ def _write_part(
     )
 
 
-def _initialised(part: Part, network: Any, added: list[str], seed: int) -> dict[str, torch.Tensor]:
+def _initialised(network: Any, added: list[str], seed: int) -> dict[str, torch.Tensor]:
     """First values of the tensors that the temporal mechanism adds, as its own constructor sets them."""
     if not added:
         return {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        fresh = part.network.from_config(network.config).state_dict()  # type: ignore[operator]
+        fresh = type(network).from_config(network.config).state_dict()
     return {key: fresh[key].clone() for key in added}
 
 

@@ -131,7 +131,9 @@ def read_folder(folder: Path, variant: str | None = None, with_weights: bool = T
     used = {"unet", vae, text, "tokenizer", "scheduler"}
     beside = [name for name, value in index.items() if isinstance(value, list) and value[-1] and name not in used]
     return Model(
-        **parts,
+        parts["unet"],
+        parts["vae"],
+        parts["text_encoder"],
         scheduler=scheduler,
         scheduler_config=read_json(folder / "scheduler" / "scheduler_config.json"),
         tokenizer=folder / "tokenizer",

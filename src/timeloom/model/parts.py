@@ -83,7 +83,7 @@ class Fit:
     """Tensors of the temporal mechanism that the source does not have."""
 
 
-def on_meta(part: Part, **changes: Any) -> nn.Module:
+def on_meta(part: Part, **changes: Any) -> Any:
     """The network of a part without memory for its tensors, its config changed by `changes`.
 
     Raises:
@@ -103,7 +103,7 @@ def on_meta(part: Part, **changes: Any) -> nn.Module:
         raise TimeloomError(f"{part.source} is no {network.__name__} that can be built: {reason}") from error
 
 
-def fit(part: Part, network: nn.Module) -> Fit:
+def fit(part: Part, network: Any) -> Fit:
     """Match a part's tensors with `network`, one by one, and put aside those of another temporal mechanism.
 
     Raises:
@@ -112,7 +112,7 @@ def fit(part: Part, network: nn.Module) -> Fit:
     wanted = network.state_dict()
     own = {key for key in wanted if key.startswith(MECHANISM)}
     stored = {key for key in part.tensors if key.startswith(MECHANISM)} if part.network is VideoUNet else set()
-    if stored and network.config.temporal != part.config.get("temporal", "none"):  # type: ignore[union-attr]
+    if stored and network.config.temporal != part.config.get("temporal", "none"):
         reason = f"belongs to the temporal mechanism {part.config.get('temporal')!r} of the source"
         part.left_out[reason] = sorted(part.tensors[key].key for key in stored)
         part.tensors = {key: tensor for key, tensor in part.tensors.items() if key not in stored}

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from timeloom.errors import TimeloomError
-from timeloom.model.cost import Cost, measure
 from timeloom.model.parts import MECHANISM, Model, on_meta, quiet
 from timeloom.model.weights import DTYPES
+from timeloom.models.cost import Cost, measure
 
 DECODED_AT_ONCE = 16
 """Frames, as `timeloom generate` decodes them."""

@@ -38,7 +38,7 @@ class AutoencoderTask(Task):
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         super().__init__(recipe, device)
-        self.vae = load_vae(recipe.model.vae).to(device)
+        self.vae = load_vae(recipe.model.vae, device)
         self.factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.network = Reconstruction(self.vae)
         self.latent_frames: list[Tensor] = []

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 from typing import Annotated
 
 import tyro
 
-from timeloom.options import parse
+from timeloom.errors import TimeloomError
+from timeloom.options import parse, require_at_least
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,21 @@ class TrainOptions:
     allow_drop: bool = False
     """Train although more than 20 % of a source's clips are dropped."""
     dry_run: bool = False
-    """Print the resolved recipe, the parameters and the memory that training will need; train nothing."""
+    """Print the resolved recipe, the parameters, the operations and the memory of training; train nothing."""
+    devices: int | None = None
+    """With --dry-run: devices that the run is planned for; adds the time that it will take."""
+    tflops: float = 989.0
+    """With --devices: dense TFLOP/s of one at its best. Default: bf16 on an H100 or H200; an A100 has 312."""
+    mfu: float = 0.35
+    """With --devices: share of --tflops that training reaches (model FLOPs utilization), above 0, at most 1."""
 
 
 def main(args: list[str]) -> int:
     """Run `timeloom train`."""
     options = parse(TrainOptions, args, prog="timeloom train")
+    require_at_least(options, devices=1)
+    if not (0 < options.mfu <= 1 and 0 < options.tflops < math.inf):
+        raise TimeloomError("--mfu must lie above 0 and at most at 1, --tflops above 0.")
     import torch
     import torch.distributed as dist
 
@@ -50,9 +61,9 @@ def main(args: list[str]) -> int:
     from timeloom.train.tasks import build_task
 
     if options.dry_run:
-        from timeloom.train.plan import print_plan
+        from timeloom.train.plan import Machines, print_plan
 
-        print_plan(recipe, build_task(recipe, torch.device("cpu")))
+        print_plan(recipe, Machines(options.devices, options.tflops, options.mfu) if options.devices else None)
         return 0
     if processes > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

@@ -1,4 +1,7 @@
-"""Where the parts of a model come from: a folder that holds them, or a config to start afresh."""
+"""Where the parts of a model come from: a folder that holds them, or a config to start afresh.
+
+On the meta device no weights are read: that is how a run is planned.
+"""
 
 from __future__ import annotations
 
@@ -33,24 +36,37 @@ def _need(source: Source, part: str) -> str | dict[str, Any]:
     return source
 
 
-def load_vae(source: Source) -> AutoencoderKL:
+def _read(network: Any, folder: Path, device: torch.device, **options: Any) -> Any:
+    """A diffusers network from its folder; on the meta device without its weights."""
+    if device.type == "meta":
+        with device:
+            return network.from_config(network.load_config(folder), **options)
+    return network.from_pretrained(folder, use_safetensors=True, **options).to(device)
+
+
+def load_vae(source: Source, device: torch.device) -> AutoencoderKL:
     """An autoencoder, from a folder or afresh."""
     source = _need(source, "vae")
     if isinstance(source, str):
-        return AutoencoderKL.from_pretrained(_folder(source, "vae"), use_safetensors=True)
+        return _read(AutoencoderKL, _folder(source, "vae"), device)
     vae = AutoencoderKL(**source)
     with torch.no_grad():  # a narrow posterior at first: else its noise drowns what little the encoder says
         vae.quant_conv.bias[vae.config.latent_channels :] = FIRST_LOG_VARIANCE
-    return vae
+    return vae.to(device)
 
 
-def load_text_encoder(source: Source) -> tuple[CLIPTextModel, CLIPTokenizer]:
+def load_text_encoder(source: Source, device: torch.device) -> tuple[CLIPTextModel, CLIPTokenizer]:
     """A trained text encoder and its tokenizer, from a folder."""
     source = _need(source, "text_encoder")
     if not isinstance(source, str):
         raise TimeloomError("model.text_encoder: this task needs the folder of a trained text encoder.")
-    text_encoder = CLIPTextModel.from_pretrained(_folder(source, "text_encoder"), use_safetensors=True)
-    return text_encoder, CLIPTokenizer.from_pretrained(_folder(source, "tokenizer"))
+    folder, tokenizer = _folder(source, "text_encoder"), _folder(source, "tokenizer")
+    if device.type == "meta":
+        with device:
+            text_encoder = CLIPTextModel(CLIPTextConfig.from_pretrained(folder))
+    else:
+        text_encoder = CLIPTextModel.from_pretrained(folder, use_safetensors=True).to(device)
+    return text_encoder, CLIPTokenizer.from_pretrained(tokenizer)
 
 
 def new_text_encoder(config: dict[str, Any], tokenizer: CLIPTokenizer) -> CLIPTextModel:
@@ -64,12 +80,12 @@ def new_text_encoder(config: dict[str, Any], tokenizer: CLIPTokenizer) -> CLIPTe
     return CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), **positions, **special, **config))
 
 
-def load_unet(source: Source, **temporal: Any) -> VideoUNet:
+def load_unet(source: Source, device: torch.device, **temporal: Any) -> VideoUNet:
     """A U-Net with a temporal mechanism, from any image or video model folder or afresh."""
     source = _need(source, "unet")
     if isinstance(source, str):
-        return VideoUNet.from_pretrained(_folder(source, "unet"), **temporal)
-    return VideoUNet(**source, **temporal)
+        return _read(VideoUNet, _folder(source, "unet"), device, **temporal)
+    return VideoUNet(**source, **temporal).to(device)
 
 
 def training_schedule(source: Source, options: NoiseScheduleOptions) -> DDPMScheduler:

@@ -46,11 +46,11 @@ class DiffusionTask(Task):
         super().__init__(recipe, device)
         model = recipe.model
         shift = {"shift_fraction": model.shift_fraction, "shift_placement": model.shift_placement}
-        unet = load_unet(model.unet, temporal=model.temporal, **shift).to(device)
+        unet = load_unet(model.unet, device, temporal=model.temporal, **shift)
         self.unet = self.network = unet
-        self.vae = load_vae(model.vae).requires_grad_(False).eval().to(device)
-        self.text_encoder, self.tokenizer = load_text_encoder(model.text_encoder)
-        self.text_encoder.requires_grad_(False).eval().to(device)
+        self.vae = load_vae(model.vae, device).requires_grad_(False).eval()
+        self.text_encoder, self.tokenizer = load_text_encoder(model.text_encoder, device)
+        self.text_encoder.requires_grad_(False).eval()
         self.schedule = training_schedule(model.unet, model.noise_schedule)
         predicts = self.schedule.config.prediction_type
         if predicts not in ("epsilon", "v_prediction"):

@@ -26,15 +26,12 @@ from timeloom.data.sources import describe_sources, open_sources
 from timeloom.errors import TimeloomError
 from timeloom.train.average import Average
 from timeloom.train.checkpoints import Checkpoints
-from timeloom.train.feed import Feed, read_batch
+from timeloom.train.feed import Feed, first_captions, read_batch
 from timeloom.train.log import Log, Means
 from timeloom.train.recipe import OptimizerOptions, Recipe
 from timeloom.train.run_folder import claim
 from timeloom.train.task import Batch, SampleRandom, Task
 from timeloom.train.trainable import select_trainable
-
-VOCABULARY_CAPTIONS = 20_000
-"""At most so many training captions are shown to a task before training."""
 
 FIRST_STEPS = 3
 """By then every trainable tensor must have had a gradient."""
@@ -74,7 +71,7 @@ class Trainer:
         self.checkpoints = Checkpoints(self.folder / "checkpoints", recipe.schedule.keep_checkpoints)
         self.log = Log(self.folder, active=self.rank == 0)
         claim(self.folder, recipe, started=bool(self.checkpoints.saved()), write=self.rank == 0)
-        self._rank_zero_first(lambda: task.prepare(self.folder, self._first_captions()))
+        self._rank_zero_first(lambda: task.prepare(self.folder, first_captions(self.order)))
         self.network = task.network
         self.network.train()
         select_trainable(self.network, recipe.model.trainable)
@@ -95,11 +92,6 @@ class Trainer:
         """Print once, whatever the number of processes."""
         if self.rank == 0:
             print(line, flush=True)
-
-    def _first_captions(self) -> Iterator[str]:
-        """Of the first samples, so of every source."""
-        for number in range(min(len(self.training), VOCABULARY_CAPTIONS)):
-            yield self.training[self.order(number).index].caption
 
     def _rank_zero_first(self, action) -> None:  # type: ignore[no-untyped-def]
         if self.rank == 0:

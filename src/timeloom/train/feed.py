@@ -21,6 +21,9 @@ BROKEN_LIMIT = 0.2
 ENOUGH_TO_JUDGE = 100
 SHOWN = 10
 
+VOCABULARY_CAPTIONS = 20_000
+"""At most so many captions are shown to a task before training."""
+
 Broken = list[tuple[str, str]]
 """(what, why) of clips that could not be read."""
 
@@ -54,6 +57,12 @@ def _draw(
 
 def _stacked(drawn: list[tuple[Clip, Frames]]) -> Batch:
     return Batch(np.stack([frames for _, frames in drawn]), [clip.caption for clip, _ in drawn])
+
+
+def first_captions(order: Order) -> Iterator[str]:
+    """Of the first training samples, and so of every source."""
+    for number in range(min(len(order.source), VOCABULARY_CAPTIONS)):
+        yield order.source[order(number).index].caption
 
 
 class Feed:

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from timeloom.model.cost import fused_attention, measure
+from timeloom.models.cost import fused_attention, measure
 from timeloom.models.unet import VideoUNet
 
 

@@ -84,17 +84,20 @@ def fused_attention() -> Iterator[None]:
         F.scaled_dot_product_attention = before
 
 
-def measure(network: nn.Module, call: Callable[[], Tensor], backward: bool = False) -> Cost:
+def measure(
+    network: nn.Module, call: Callable[[], Tensor], backward: bool = False, frozen: Iterable[nn.Module] = ()
+) -> Cost:
     """The cost of `call`, which runs `network` on the meta device; with `backward`, of both passes.
 
-    A parameter's gradient counts until it is ready to be added to what the trainer holds, and no longer.
+    A parameter's gradient counts until it is ready to be added to what the trainer holds, and no longer. `frozen` are
+    networks that the call runs too: their operations count, their weights do not.
     """
-    ready = [
-        parameter.register_post_accumulate_grad_hook(_drop_gradient) for parameter in network.parameters() if backward
-    ]
+    trained = [parameter for parameter in network.parameters() if backward and parameter.requires_grad]
+    ready = [parameter.register_post_accumulate_grad_hook(_drop_gradient) for parameter in trained]
+    existing = [tensor for each in (network, *frozen) for tensor in (*each.parameters(), *each.buffers())]
     with (
         torch.set_grad_enabled(backward),
-        Meter([*network.parameters(), *network.buffers()]) as meter,
+        Meter(existing) as meter,
         fused_attention(),
     ):
         result = call()

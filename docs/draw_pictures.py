@@ -1,6 +1,6 @@
-"""Draw the pictures of README and model card from finished runs.
+"""Draw the pictures of README and model card: samples of the zoo model, and the curves of the runs that are here.
 
-python docs/draw_pictures.py          # after the recipes of recipes/digits have run; writes docs/pictures/
+python docs/draw_pictures.py          # after recipes of recipes/digits have run; writes docs/pictures/
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ TOUR = (
 
 def draw_curves() -> None:
     """Training and held-out loss of every stage, and the held-out loss of the video U-Net by timestep."""
-    figure, axes = plt.subplots(2, 3, figsize=(12, 6))
-    for axis, stage in zip(axes.flat, STAGES, strict=True):
+    stages = [stage for stage in STAGES if (RUNS / stage / "stats.jsonl").exists()]
+    figure, axes = plt.subplots(-(-len(stages) // 3), 3, figsize=(12, 3 * -(-len(stages) // 3)), squeeze=False)
+    for axis in axes.flat[len(stages) :]:
+        axis.axis("off")
+    for axis, stage in zip(axes.flat, stages, strict=False):
         lines = [json.loads(line) for line in (RUNS / stage / "stats.jsonl").read_text().splitlines()]
         training = [(line["samples"], line["loss"]) for line in lines if "loss" in line]
         held_out = [(line["samples"], line["validation/loss"]) for line in lines if "validation/loss" in line]
@@ -57,7 +60,8 @@ def main() -> None:
     draw_curves()
     draw_samples()
     timeloom(["data", "view", "digits", "--output", str(PICTURES / "data.png"), "--clips", "8", "--overwrite"])
-    shutil.copy(sorted((RUNS / "autoencoder_whole/previews").glob("*.png"))[-1], PICTURES / "reconstructions.png")
+    for preview in sorted((RUNS / "autoencoder_whole/previews").glob("*.png"))[-1:]:
+        shutil.copy(preview, PICTURES / "reconstructions.png")
 
 
 if __name__ == "__main__":

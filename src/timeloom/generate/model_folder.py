@@ -14,15 +14,15 @@ from diffusers import AutoencoderKL, ModelMixin, SchedulerMixin
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from torch import nn
-from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from timeloom import zoo
 from timeloom.errors import TimeloomError
+from timeloom.models.text_encoders import TEXT_ENCODERS, TextEncoder
 from timeloom.models.unet import VideoUNet
 
 INDEX = "model_index.json"
-NETWORKS: dict[str, Any] = {"unet": VideoUNet, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
+NETWORKS = ("unet", "vae", "text_encoder")
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
 
@@ -63,7 +63,17 @@ def check_layout(folder: Path) -> dict[str, Any]:
             raise TimeloomError(f"The model {folder} has no folder {part!r}.")
         if part in NETWORKS:
             _check_weights_file(folder / part)
+    text_encoder_of(folder, index)
     return index
+
+
+def text_encoder_of(folder: Path, index: dict[str, Any]) -> TextEncoder:
+    """The classes of the text encoder that the index names; TimeloomError where it is of another family."""
+    entry = index["text_encoder"]
+    name = str(entry[-1] if isinstance(entry, list) and entry else entry)
+    if name not in TEXT_ENCODERS:
+        raise TimeloomError(f"{folder / INDEX} names the text encoder {name!r}; known are {', '.join(TEXT_ENCODERS)}.")
+    return TEXT_ENCODERS[name]
 
 
 def _check_weights_file(folder: Path) -> None:
@@ -91,15 +101,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_network(folder: Path, part: str, dtype: torch.dtype, variant: str | None = None) -> nn.Module:
+def load_network(
+    folder: Path, index: dict[str, Any], part: str, dtype: torch.dtype, variant: str | None = None
+) -> nn.Module:
     """Load one network ("unet", "vae" or "text_encoder") strictly and in evaluation mode.
 
     Raises:
         TimeloomError: a damaged file; a missing, extra or wrongly shaped tensor; a value that is not finite.
     """
     read_json(folder / part / "config.json")
+    diffusers_own: dict[str, Any] = {"unet": VideoUNet, "vae": AutoencoderKL}
+    network_class = diffusers_own[part] if part in diffusers_own else text_encoder_of(folder, index).network
     try:
-        network, info = NETWORKS[part].from_pretrained(
+        network, info = network_class.from_pretrained(
             folder,
             subfolder=part,
             dtype=dtype,
@@ -117,10 +131,10 @@ def load_network(folder: Path, part: str, dtype: torch.dtype, variant: str | Non
     return network.eval()
 
 
-def load_tokenizer(folder: Path) -> CLIPTokenizer:
+def load_tokenizer(folder: Path, index: dict[str, Any]) -> Any:
     """The tokenizer of a model; TimeloomError where its files are missing or damaged."""
     try:
-        return CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        return text_encoder_of(folder, index).tokenizer.from_pretrained(folder / "tokenizer")
     except Exception as error:  # the tokenizers library raises bare Exceptions
         raise TimeloomError(f"Cannot load the tokenizer in {folder / 'tokenizer'}: {_first_line(error)}") from error
 

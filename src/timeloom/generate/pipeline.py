@@ -134,8 +134,8 @@ class TextToVideoPipeline(DiffusionPipeline):
         with model_folder.quiet_libraries():
             for part in model_folder.NETWORKS:
                 if part not in components:
-                    components[part] = model_folder.load_network(folder, part, dtype, variant)
-            components.setdefault("tokenizer", model_folder.load_tokenizer(folder))
+                    components[part] = model_folder.load_network(folder, index, part, dtype, variant)
+            components.setdefault("tokenizer", model_folder.load_tokenizer(folder, index))
             if "scheduler" in components:
                 index.pop("sampler", None)  # the caller's scheduler is the sampler
             else:

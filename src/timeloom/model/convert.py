@@ -18,8 +18,9 @@ import transformers
 
 from timeloom.errors import TimeloomError
 from timeloom.model.folder import INDEX
-from timeloom.model.parts import LIBRARIES, TOKENIZERS, Fit, Model, Part, fit, on_meta, quiet, require_match
+from timeloom.model.parts import Fit, Model, Part, fit, on_meta, quiet, require_match
 from timeloom.model.weights import usable
+from timeloom.models.text_encoders import TEXT_ENCODERS
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def _initialised(network: Any, added: list[str], seed: int) -> dict[str, torch.T
 
 
 def _write_tokenizer(folder: Path, model: Model) -> None:
-    name = TOKENIZERS[model.text_encoder.network.__name__]
+    name = TEXT_ENCODERS[model.text_encoder.network.__name__].tokenizer.__name__
     try:
         with quiet():
             tokenizer = getattr(transformers, name).from_pretrained(model.tokenizer)
@@ -167,8 +168,8 @@ def _index(model: Model, defaults: dict[str, Any], reports: list[PartReport]) ->
         "_diffusers_version": diffusers.__version__,
         **dict(sorted({**own, **model.defaults, **defaults}.items())),
         "scheduler": ["diffusers", model.scheduler],
-        "text_encoder": [LIBRARIES[text], text],
-        "tokenizer": ["transformers", TOKENIZERS[text]],
+        "text_encoder": [TEXT_ENCODERS[text].library, text],
+        "tokenizer": ["transformers", TEXT_ENCODERS[text].tokenizer.__name__],
         "unet": ["diffusers", "UNet2DConditionModel"],  # any tool loads the folder: its weights fit both classes
         "vae": ["diffusers", "AutoencoderKL"],
     }

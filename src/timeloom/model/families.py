@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import AutoencoderKL
-from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertModel
-from transformers import CLIPTextModel
 
 from timeloom.errors import unknown_name
 from timeloom.model.parts import Model, Part
+from timeloom.models.text_encoders import TEXT_ENCODERS
 from timeloom.models.unet import VideoUNet
 
 UNET = {
@@ -54,18 +53,18 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "sd15": {
         "unet": {**UNET, "sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},
         "vae": {**VAE, "sample_size": 512},
-        "text_encoder": (CLIPTextModel, CLIP_L),
+        "text_encoder": ("CLIPTextModel", CLIP_L),
     },
     "sd21": {
         "unet": {**UNET, **HEADS_64_WIDE, "sample_size": 96, "cross_attention_dim": 1024},
         "vae": {**VAE, "sample_size": 768},
-        "text_encoder": (CLIPTextModel, OPEN_CLIP_H),
+        "text_encoder": ("CLIPTextModel", OPEN_CLIP_H),
         "prediction_type": "v_prediction",
     },
     "ldm-text2img-large": {  # CompVis/latent-diffusion, txt2img-1p4B-eval.yaml: where Latent-Shift starts
         "unet": {**UNET, "sample_size": 32, "cross_attention_dim": 1280, "attention_head_dim": 8},
         "vae": {**VAE, "sample_size": 256},
-        "text_encoder": (LDMBertModel, {}),  # diffusers' default config is this model's
+        "text_encoder": ("LDMBertModel", {}),  # diffusers' default config is this model's
     },
 }
 
@@ -83,7 +82,7 @@ def known_model(name: str) -> Model:
     return Model(
         Part("unet", VideoUNet, family["unet"], Path(name)),
         Part("vae", AutoencoderKL, family["vae"], Path(name)),
-        Part("text_encoder", text_class, text_config, Path(name)),
+        Part("text_encoder", TEXT_ENCODERS[text_class].network, text_config, Path(name)),
         scheduler="DDIMScheduler",
         scheduler_config=scheduler_config(family.get("prediction_type", "epsilon")),
         tokenizer=None,

@@ -14,8 +14,9 @@ from torch import nn
 
 from timeloom import zoo
 from timeloom.errors import TimeloomError
-from timeloom.model.parts import TEXT_ENCODERS, Model, Part
+from timeloom.model.parts import Model, Part
 from timeloom.model.weights import Stored, find_weights, read_json, read_weights
+from timeloom.models.text_encoders import TEXT_ENCODERS
 from timeloom.models.unet import VideoUNet
 
 INDEX = "model_index.json"
@@ -124,8 +125,12 @@ def read_folder(folder: Path, variant: str | None = None, with_weights: bool = T
     scheduler = _require_class(folder, index, "scheduler", None)
     networks: dict[str, tuple[str, type[nn.Module], Callable[[str], str | None]]] = {
         "unet": ("unet", VideoUNet, str),
-        "vae": (vae, AutoencoderKL, _current_vae_key),
-        "text_encoder": (text, TEXT_ENCODERS[encoder], _current_text_key if encoder == "CLIPTextModel" else str),
+        "vae": (vae, AutoencoderKL, _vae_key),
+        "text_encoder": (
+            text,
+            TEXT_ENCODERS[encoder].network,
+            _clip_key if encoder == "CLIPTextModel" else str,
+        ),
     }
     parts = {name: _read_part(folder, name, *network, variant, with_weights) for name, network in networks.items()}
     used = {"unet", vae, text, "tokenizer", "scheduler"}
@@ -173,11 +178,11 @@ def _read_part(
     return part
 
 
-def _current_vae_key(key: str) -> str:
+def _vae_key(key: str) -> str:
     return re.sub(r"(attentions\.\d+\.)(query|key|value|proj_attn)\.", lambda m: f"{m[1]}{OLD_ATTENTION[m[2]]}.", key)
 
 
-def _current_text_key(key: str) -> str | None:
+def _clip_key(key: str) -> str | None:
     key = key.removeprefix("text_model.")
     return None if key == "embeddings.position_ids" else key
 

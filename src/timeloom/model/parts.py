@@ -10,10 +10,8 @@ from typing import Any
 
 import torch
 from diffusers import ModelMixin
-from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertModel
 from diffusers.utils import logging as diffusers_logging
 from torch import nn
-from transformers import CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
 from timeloom.errors import TimeloomError
@@ -22,13 +20,6 @@ from timeloom.models.unet import VideoUNet
 
 MECHANISM = "temporal_mechanism."
 """Prefix of the tensors of a temporal mechanism."""
-
-TEXT_ENCODERS: dict[str, type[nn.Module]] = {"CLIPTextModel": CLIPTextModel, "LDMBertModel": LDMBertModel}
-"""Of Stable Diffusion, and of LDM text2img-large."""
-
-TOKENIZERS = {"CLIPTextModel": "CLIPTokenizer", "LDMBertModel": "BertTokenizer"}
-LIBRARIES = {"CLIPTextModel": "transformers", "LDMBertModel": "latent_diffusion"}
-"""Where diffusers looks for a text encoder that model_index.json names."""
 
 
 @dataclass

@@ -9,11 +9,6 @@ from rich.table import Table
 
 from timeloom.model.convert import Report
 
-CLIP_ONLY = (
-    "Note: generate and train read CLIP text encoders. This model's is LDM's own ({name}): its folder is complete and "
-    "`timeloom model info` counts it, but no video is made with it yet."
-)
-
 
 def print_report(report: Report) -> None:
     """What was taken, added, initialised and left out."""
@@ -43,9 +38,6 @@ def print_report(report: Report) -> None:
             if keys:
                 more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
                 console.print(f"left out, {name}: {reason}: {min(keys)}{more}", highlight=False, markup=False)
-    for part in report.parts:
-        if part.network == "LDMBertModel":
-            console.print(CLIP_ONLY.format(name=part.network), highlight=False)
 
 
 def print_description(description: dict[str, Any]) -> None:

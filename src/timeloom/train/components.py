@@ -5,6 +5,7 @@ On the meta device no weights are read: that is how a run is planned.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from diffusers import AutoencoderKL, DDPMScheduler
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from timeloom.errors import TimeloomError
+from timeloom.models.text_encoders import TEXT_ENCODERS
 from timeloom.models.unet import VideoUNet
 from timeloom.train.recipe import NoiseScheduleOptions
 from timeloom.zoo import resolve
@@ -55,18 +57,23 @@ def load_vae(source: Source, device: torch.device) -> AutoencoderKL:
     return vae.to(device)
 
 
-def load_text_encoder(source: Source, device: torch.device) -> tuple[CLIPTextModel, CLIPTokenizer]:
-    """A trained text encoder and its tokenizer, from a folder."""
+def load_text_encoder(source: Source, device: torch.device) -> tuple[Any, Any]:
+    """A trained text encoder and its tokenizer, from a folder: CLIP's, or what the folder's model_index.json names."""
     source = _need(source, "text_encoder")
     if not isinstance(source, str):
         raise TimeloomError("model.text_encoder: this task needs the folder of a trained text encoder.")
-    folder, tokenizer = _folder(source, "text_encoder"), _folder(source, "tokenizer")
+    folder = _folder(source, "text_encoder")
+    index = folder.parent / "model_index.json"
+    name = json.loads(index.read_text(encoding="utf-8"))["text_encoder"][-1] if index.is_file() else "CLIPTextModel"
+    if name not in TEXT_ENCODERS:
+        raise TimeloomError(f"{index} names the text encoder {name!r}; known are {', '.join(TEXT_ENCODERS)}.")
+    known = TEXT_ENCODERS[name]
     if device.type == "meta":
         with device:
-            text_encoder = CLIPTextModel(CLIPTextConfig.from_pretrained(folder))
+            text_encoder = known.network(known.network.config_class.from_pretrained(folder))
     else:
-        text_encoder = CLIPTextModel.from_pretrained(folder, use_safetensors=True).to(device)
-    return text_encoder, CLIPTokenizer.from_pretrained(tokenizer)
+        text_encoder = known.network.from_pretrained(folder, use_safetensors=True).to(device)
+    return text_encoder, known.tokenizer.from_pretrained(_folder(source, "tokenizer"))
 
 
 def new_text_encoder(config: dict[str, Any], tokenizer: CLIPTokenizer) -> CLIPTextModel:

@@ -76,8 +76,11 @@ class DiffusionTask(Task):
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> Tensor:
         """(B, L, D) features of the captions, cut at the tokenizer's length."""
-        tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
-        return self.text_encoder(tokens.input_ids.to(self.device))[0]
+        length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
+        tokens = self.tokenizer(
+            captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        ).input_ids
+        return self.text_encoder(tokens.to(self.device))[0]
 
     def loss(self, batch: Batch, random: SampleRandom) -> tuple[Tensor, dict[str, Tensor]]:
         latents = self.encode(batch)

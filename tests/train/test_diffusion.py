@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from timeloom.train.diffusion import DiffusionTask, min_snr_weights, seen_as_images
+from timeloom.train.diffusion import DiffusionTask, min_snr_weights, seen_as_images, shift_timesteps
 from timeloom.train.feed import read_batch
 from timeloom.train.task import SampleRandom
 from timeloom.train.tasks import build_task
@@ -29,6 +29,20 @@ def test_the_two_predictions_weigh_the_clean_latents_alike():
 
 def test_without_a_signal_the_velocity_weighs_nothing():
     assert min_snr_weights(torch.zeros(1), 5.0, velocity=True).item() == 0.0
+
+
+def test_a_shift_of_one_leaves_timesteps_as_they_are():
+    timesteps = torch.arange(1000)
+    assert torch.equal(shift_timesteps(timesteps, 1000, 1.0), timesteps)
+
+
+@pytest.mark.parametrize("shift", [0.5, 2.0, 3.0])
+def test_shifted_timesteps_are_as_frequent_as_the_formula_says(shift):
+    """u = x / (shift − (shift − 1) x) is the inverse, and so the share of timesteps below x."""
+    shifted = shift_timesteps(torch.arange(100_000), 100_000, shift) / 100_000
+    assert shifted.min() >= 0 and shifted.max() < 1
+    for x in (0.1, 0.5, 0.9):
+        assert (shifted < x).float().mean().item() == pytest.approx(x / (shift - (shift - 1) * x), abs=1e-3)
 
 
 def task_and_loss(recipe, batch_of=4, **changes):

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 from diffusers import AutoencoderKL, ModelMixin, SchedulerMixin
-from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from torch import nn
-from transformers.utils import logging as transformers_logging
 
 from timeloom import zoo
 from timeloom.errors import TimeloomError
-from timeloom.models.text_encoders import TEXT_ENCODERS, TextEncoder
+from timeloom.model_files import INDEX, PICKLES, first_line, read_json, text_encoder_of
 from timeloom.models.unet import VideoUNet
 
-INDEX = "model_index.json"
 NETWORKS = ("unet", "vae", "text_encoder")
-PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+DIFFUSERS_OWN: dict[str, Any] = {"unet": VideoUNet, "vae": AutoencoderKL}
 
 
 def find_model(name_or_path: str | Path) -> Path:
@@ -67,15 +61,6 @@ def check_layout(folder: Path) -> dict[str, Any]:
     return index
 
 
-def text_encoder_of(folder: Path, index: dict[str, Any]) -> TextEncoder:
-    """The classes of the text encoder that the index names; TimeloomError where it is of another family."""
-    entry = index["text_encoder"]
-    name = str(entry[-1] if isinstance(entry, list) and entry else entry)
-    if name not in TEXT_ENCODERS:
-        raise TimeloomError(f"{folder / INDEX} names the text encoder {name!r}; known are {', '.join(TEXT_ENCODERS)}.")
-    return TEXT_ENCODERS[name]
-
-
 def _check_weights_file(folder: Path) -> None:
     if any(folder.glob("*.safetensors")):
         return
@@ -88,19 +73,6 @@ def _check_weights_file(folder: Path) -> None:
     raise TimeloomError(f"{folder} has no weights: a .safetensors file is missing.")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; TimeloomError where there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise TimeloomError(f"{path} is missing: a model is a folder in Stable Diffusion format.") from error
-    except (OSError, ValueError) as error:
-        raise TimeloomError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise TimeloomError(f"{path} must hold a JSON object.")
-    return content
-
-
 def load_network(
     folder: Path, index: dict[str, Any], part: str, dtype: torch.dtype, variant: str | None = None
 ) -> nn.Module:
@@ -110,8 +82,7 @@ def load_network(
         TimeloomError: a damaged file; a missing, extra or wrongly shaped tensor; a value that is not finite.
     """
     read_json(folder / part / "config.json")
-    diffusers_own: dict[str, Any] = {"unet": VideoUNet, "vae": AutoencoderKL}
-    network_class = diffusers_own[part] if part in diffusers_own else text_encoder_of(folder, index).network
+    network_class = DIFFUSERS_OWN.get(part) or text_encoder_of(folder, index).network
     try:
         network, info = network_class.from_pretrained(
             folder,
@@ -123,20 +94,12 @@ def load_network(
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise TimeloomError(f"Cannot load the {part} in {folder / part}: {_first_line(error)}") from error
+        raise TimeloomError(f"Cannot load the {part} in {folder / part}: {first_line(error)}") from error
     _require_complete(folder / part, info)
     _require_finite(folder / part, network)
     if isinstance(network, ModelMixin):
         network.register_to_config(_name_or_path=folder.name)  # not the path on this machine: it would be saved again
     return network.eval()
-
-
-def load_tokenizer(folder: Path, index: dict[str, Any]) -> Any:
-    """The tokenizer of a model; TimeloomError where its files are missing or damaged."""
-    try:
-        return text_encoder_of(folder, index).tokenizer.from_pretrained(folder / "tokenizer")
-    except Exception as error:  # the tokenizers library raises bare Exceptions
-        raise TimeloomError(f"Cannot load the tokenizer in {folder / 'tokenizer'}: {_first_line(error)}") from error
 
 
 def load_scheduler(folder: Path, index: dict[str, Any]) -> SchedulerMixin:
@@ -165,10 +128,6 @@ def _require_complete(folder: Path, info: dict[str, Any]) -> None:
             raise TimeloomError(f"{weights_file(folder, first)} {problem} {first!r}{more}.")
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
-
-
 def _require_finite(folder: Path, network: nn.Module) -> None:
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
@@ -181,20 +140,3 @@ def weights_file(folder: Path, tensor: str) -> Path:
         shard = read_json(index).get("weight_map", {}).get(tensor)
         return folder / shard if shard else index
     return min(folder.glob("*.safetensors"), default=folder)
-
-
-@contextlib.contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """Keep the progress bars and warnings of diffusers and transformers back: what matters is raised as an error."""
-    libraries = (diffusers_logging, transformers_logging)
-    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
-    for library in libraries:
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library, (verbosity, progress_bar) in zip(libraries, before, strict=True):
-            library.set_verbosity(verbosity)
-            if progress_bar:
-                library.enable_progress_bar()

@@ -23,6 +23,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from timeloom.errors import TimeloomError, unknown_name
 from timeloom.generate import model_folder, prompts
 from timeloom.generate.schedulers import make_scheduler, scheduler_name, step_arguments
+from timeloom.model_files import load_tokenizer, quiet_libraries, text_encoder_of
 from timeloom.models.unet import VideoUNet
 
 MAX_FRAMES = 1024
@@ -131,11 +132,11 @@ class TextToVideoPipeline(DiffusionPipeline):
         dtype = components.pop("torch_dtype", None) or dtype
         folder = model_folder.find_model(pretrained_model_name_or_path)
         index = model_folder.check_layout(folder)
-        with model_folder.quiet_libraries():
+        with quiet_libraries():
             for part in model_folder.NETWORKS:
                 if part not in components:
                     components[part] = model_folder.load_network(folder, index, part, dtype, variant)
-            components.setdefault("tokenizer", model_folder.load_tokenizer(folder, index))
+            components.setdefault("tokenizer", load_tokenizer(text_encoder_of(folder, index), folder / "tokenizer"))
             if "scheduler" in components:
                 index.pop("sampler", None)  # the caller's scheduler is the sampler
             else:
@@ -149,7 +150,7 @@ class TextToVideoPipeline(DiffusionPipeline):
         """Write the model as a Stable Diffusion folder, safetensors alone, the sampler in use being its default."""
         # The index names diffusers' own class for the U-Net, so that any tool loads the folder: its weights fit both.
         self.register_to_config(sampler=scheduler_name(self.scheduler), unet=("diffusers", "UNet2DConditionModel"))
-        with model_folder.quiet_libraries():
+        with quiet_libraries():
             super().save_pretrained(save_directory, **{**options, "safe_serialization": True})
 
     @torch.no_grad()

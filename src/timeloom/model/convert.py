@@ -14,12 +14,11 @@ from typing import Any
 
 import diffusers
 import torch
-import transformers
 
 from timeloom.errors import TimeloomError
-from timeloom.model.folder import INDEX
-from timeloom.model.parts import Fit, Model, Part, fit, on_meta, quiet, require_match
+from timeloom.model.parts import Fit, Model, Part, fit, on_meta, require_match
 from timeloom.model.weights import usable
+from timeloom.model_files import INDEX, load_tokenizer, quiet_libraries
 from timeloom.models.text_encoders import TEXT_ENCODERS
 
 
@@ -88,7 +87,7 @@ def convert(
         for part in model.parts:
             network = networks.pop(part.name)
             reports.append(_write_part(folder, part, network, fits[part.name], dtype, seed))
-        _write_tokenizer(folder / "tokenizer", model)
+        _write_tokenizer(folder / "tokenizer", model, model.tokenizer)
         (folder / "scheduler").mkdir()
         _write_json(folder / "scheduler" / "scheduler_config.json", _scheduler_config(model))
         _write_json(folder / INDEX, _index(model, defaults, reports))
@@ -102,7 +101,7 @@ def _write_part(folder: Path, part: Part, network: Any, fit: Fit, dtype: torch.d
     main_dtype = max((tensor.dtype for tensor in state.values()), key=lambda kind: kind.itemsize)
     state |= {key: tensor.to(dtype or main_dtype) for key, tensor in added.items()}
     network.load_state_dict(state, strict=True, assign=True)
-    with quiet():
+    with quiet_libraries():
         network.save_pretrained(folder / part.name)
     zero = sum(not tensor.any() for tensor in added.values())
     return PartReport(
@@ -129,18 +128,13 @@ def _initialised(network: Any, added: list[str], seed: int) -> dict[str, torch.T
     return {key: fresh[key].clone() for key in added}
 
 
-def _write_tokenizer(folder: Path, model: Model) -> None:
-    name = TEXT_ENCODERS[model.text_encoder.network.__name__].tokenizer.__name__
-    try:
-        with quiet():
-            tokenizer = getattr(transformers, name).from_pretrained(model.tokenizer)
-    except Exception as error:  # the tokenizers library raises bare Exceptions
-        reason = str(error).strip().partition("\n")[0]
-        raise TimeloomError(f"Cannot load the tokenizer in {model.tokenizer}: {reason}") from error
+def _write_tokenizer(folder: Path, model: Model, source: Path) -> None:
+    with quiet_libraries():
+        tokenizer = load_tokenizer(TEXT_ENCODERS[model.text_encoder.network.__name__], source)
     words = on_meta(model.text_encoder).config.vocab_size
     if len(tokenizer) > words:
         raise TimeloomError(
-            f"The tokenizer in {model.tokenizer} knows {len(tokenizer)} words, and the text encoder of "
+            f"The tokenizer in {source} knows {len(tokenizer)} words, and the text encoder of "
             f"{model.text_encoder.source} only {words}: it is another model's."
         )
     if model.padding is not None:

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from timeloom.errors import TimeloomError
-from timeloom.model.parts import MECHANISM, Model, on_meta, quiet
+from timeloom.model.parts import MECHANISM, Model, on_meta
 from timeloom.model.weights import DTYPES
+from timeloom.model_files import quiet_libraries
 from timeloom.models.cost import Cost, measure
 
 DECODED_AT_ONCE = 16
@@ -46,7 +47,7 @@ def count_parameters(model: Model, temporal: str) -> dict[str, int]:
     return {**parameters, "total": sum(parameters.values())}
 
 
-@quiet()
+@quiet_libraries()
 def describe(model: Model, name: str, use: Use) -> dict[str, Any]:
     """Sizes and costs of a model, ready for JSON. FLOPs are operations, memory is bytes.
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import ModelMixin
-from diffusers.utils import logging as diffusers_logging
 from torch import nn
-from transformers.utils import logging as transformers_logging
 
 from timeloom.errors import TimeloomError
 from timeloom.model.weights import Stored
+from timeloom.model_files import quiet_libraries
 from timeloom.models.unet import VideoUNet
 
 MECHANISM = "temporal_mechanism."
@@ -83,7 +81,7 @@ def on_meta(part: Part, **changes: Any) -> Any:
     config = {**part.config, **changes}
     network: Any = part.network
     try:
-        with torch.device("meta"), quiet():
+        with torch.device("meta"), quiet_libraries():
             if issubclass(network, ModelMixin):
                 return network.from_config(config).eval()
             return network(network.config_class(**config)).eval()
@@ -145,20 +143,3 @@ def require_match(model: Model) -> None:
             raise TimeloomError(
                 f"{model.unet.source}: the U-Net takes {wanted} {what}, and the model's other part gives {given}.{hint}"
             )
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the progress bars and warnings of diffusers and transformers back: what matters is raised as an error."""
-    libraries = (diffusers_logging, transformers_logging)
-    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
-    for library in libraries:
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library, (verbosity, progress_bar) in zip(libraries, before, strict=True):
-            library.set_verbosity(verbosity)
-            if progress_bar:
-                library.enable_progress_bar()

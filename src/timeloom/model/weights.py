@@ -5,21 +5,19 @@ Both are mapped, not read: a tensor's values come from the disk when they are fi
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from timeloom.errors import TimeloomError
+from timeloom.model_files import PICKLES, read_json
 
-PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -109,19 +107,6 @@ def _shards(index: Path) -> list[Path]:
         if Path(name).name != name or not (index.parent / name).is_file():
             raise TimeloomError(f"{index} names the file {name!r}, which is not beside it.")
     return [index.parent / name for name in names]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; TimeloomError where there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise TimeloomError(f"{path} is missing: a model is a folder in Stable Diffusion format.") from error
-    except (OSError, ValueError) as error:
-        raise TimeloomError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise TimeloomError(f"{path} must hold a JSON object.")
-    return content
 
 
 def usable(stored: Stored, dtype: torch.dtype | None) -> Tensor:

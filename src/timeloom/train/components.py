@@ -5,7 +5,6 @@ On the meta device no weights are read: that is how a run is planned.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from diffusers import AutoencoderKL, DDPMScheduler
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from timeloom.errors import TimeloomError
+from timeloom.model_files import INDEX, load_tokenizer, read_json, text_encoder_of
 from timeloom.models.text_encoders import TEXT_ENCODERS
 from timeloom.models.unet import VideoUNet
 from timeloom.train.recipe import NoiseScheduleOptions
@@ -63,17 +63,14 @@ def load_text_encoder(source: Source, device: torch.device) -> tuple[Any, Any]:
     if not isinstance(source, str):
         raise TimeloomError("model.text_encoder: this task needs the folder of a trained text encoder.")
     folder = _folder(source, "text_encoder")
-    index = folder.parent / "model_index.json"
-    name = json.loads(index.read_text(encoding="utf-8"))["text_encoder"][-1] if index.is_file() else "CLIPTextModel"
-    if name not in TEXT_ENCODERS:
-        raise TimeloomError(f"{index} names the text encoder {name!r}; known are {', '.join(TEXT_ENCODERS)}.")
-    known = TEXT_ENCODERS[name]
+    index = folder.parent / INDEX
+    known = text_encoder_of(folder.parent, read_json(index)) if index.is_file() else TEXT_ENCODERS["CLIPTextModel"]
     if device.type == "meta":
         with device:
             text_encoder = known.network(known.network.config_class.from_pretrained(folder))
     else:
         text_encoder = known.network.from_pretrained(folder, use_safetensors=True).to(device)
-    return text_encoder, known.tokenizer.from_pretrained(_folder(source, "tokenizer"))
+    return text_encoder, load_tokenizer(known, _folder(source, "tokenizer"))
 
 
 def new_text_encoder(config: dict[str, Any], tokenizer: CLIPTokenizer) -> CLIPTextModel:

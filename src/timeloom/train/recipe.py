@@ -82,6 +82,9 @@ class LossOptions(Schema):
     """Share of the clips whose frames are trained on as images (video)."""
     min_snr_gamma: float | None = Field(default=None, gt=0)
     """Weigh timesteps by min(SNR, gamma) / SNR (arXiv 2303.09556, Sec. 3.4); evenly when absent (image, video)."""
+    timestep_shift: float = Field(default=1.0, gt=0)
+    """How far timesteps lean to noise: u uniform in (0, 1) becomes shift · u / (1 + (shift − 1) · u) (arXiv 2403.03206,
+    Eq. 23); 1 is uniform (image, video)."""
     offset_noise: float = Field(default=0.0, ge=0)
     """Standard deviation of a noise that all pixels and frames of a clip share, added by channel (image, video)."""
     kl_weight: float = Field(default=1e-6, ge=0)

@@ -26,10 +26,13 @@ class Verb(NamedTuple):
 VERBS = {
     "generate": Verb("timeloom.generate.command", "make videos or images from prompts"),
     "train": Verb("timeloom.train.command", "train what a recipe describes, or go on where it stopped"),
-    "data": Verb("timeloom.data.command", "look at the clips that a recipe or a folder holds"),
+    "data": Verb("timeloom.data.command", "look at a recipe's or a folder's clips, or encode them ahead of training"),
     "model": Verb("timeloom.model.command", "bring models from elsewhere, and tell their size and cost"),
     "evaluate": Verb("timeloom.evaluate.command", "measure a model or videos by a protocol"),
 }
+
+ELSEWHERE = {("data", "cache"): "timeloom.train.cache_command"}
+"""Commands that need more than the room of their verb may know."""
 
 EXIT_ERROR = 1
 EXIT_BAD_INPUT = 2
@@ -84,7 +87,8 @@ def _dispatch(args: list[str]) -> int:
         raise unknown_name("option", name, ["--help", "--version", "--debug"])
     if name not in VERBS:
         raise unknown_name("command", name, VERBS)
-    return int(importlib.import_module(VERBS[name].module).main(rest))
+    module = ELSEWHERE.get((name, *rest[:1])) or VERBS[name].module  # type: ignore[arg-type]
+    return int(importlib.import_module(module).main(rest))
 
 
 def _help() -> str:

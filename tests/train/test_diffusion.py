@@ -76,7 +76,7 @@ def test_a_network_that_knows_the_velocity_has_no_loss(tiny_recipe, trained_runs
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"noise_schedule": schedule})})
     task, batch, numbers = task_and_loss(recipe)
     assert isinstance(task, DiffusionTask) and task.schedule.alphas_cumprod[-1] == 0
-    latents = task.encode(batch)
+    latents = task.encoder.latents(batch)
     asked = []
 
     def knows(noisy, timesteps, encoder_hidden_states):

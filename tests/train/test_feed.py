@@ -40,6 +40,10 @@ class Numbers:
         return Outline(sides, sides, np.full(self.clips, self.still), np.arange(self.clips))
 
 
+def frames_of(batch: Batch) -> np.ndarray:
+    return np.stack([example.frames.numpy() for example in batch.examples])
+
+
 def batches(total: int, size: int, first: int = 0) -> list[list[int]]:
     return [list(range(start, start + size)) for start in range(first, total, size)]
 
@@ -53,8 +57,8 @@ def test_each_clip_comes_once_an_epoch_with_its_own_caption(workers: int) -> Non
     feed = Feed(Order(Numbers(10), WINDOW, 0, 4), workers)
     seen: list[int] = []
     for numbers, batch in feed(iter(batches(20, 4))):
-        assert batch.frames.shape == (4, 2, 8, 8, 3) and len(numbers) == 4
-        values = batch.frames[:, 0, 0, 0, 0].tolist()
+        assert frames_of(batch).shape == (4, 2, 8, 8, 3) and len(numbers) == 4
+        values = frames_of(batch)[:, 0, 0, 0, 0].tolist()
         assert batch.captions == [f"number {value}" for value in values]
         seen += values
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
@@ -78,7 +82,7 @@ def test_half_a_batch_is_that_half_of_the_batch() -> None:
     order = Order(Numbers(40, broken=frozenset({3, 7})), WINDOW, 0, 8)
     whole = Feed(order, 0).batch(list(range(16, 24)))
     halves = [Feed(order, 0).batch(list(range(first, first + 4))) for first in (16, 20)]
-    assert np.array_equal(whole.frames, np.concatenate([half.frames for half in halves]))
+    assert np.array_equal(frames_of(whole), np.concatenate([frames_of(half) for half in halves]))
 
 
 def test_too_much_that_is_broken_stops_training() -> None:
@@ -99,8 +103,8 @@ def test_clips_and_pictures_take_turns_by_weight() -> None:
     feed = Feed(Order(mixture, WINDOW, 0, 4), 2)
     shapes = []
     for _, batch in feed(iter(batches(64, 4))):
-        shapes.append(batch.frames.shape[:2])
-        assert all((int(caption.split()[1]) >= 100) == (batch.frames.shape[1] == 1) for caption in batch.captions)
+        shapes.append(frames_of(batch).shape[:2])
+        assert all((int(caption.split()[1]) >= 100) == (frames_of(batch).shape[1] == 1) for caption in batch.captions)
     assert shapes.count((4, 1)) == 4 and shapes.count((4, 2)) == 12
 
 
@@ -108,7 +112,7 @@ def test_digits_are_drawn_together() -> None:
     source = DigitsSource("train", seed=1, num_clips=50)
     window = Window(2, 8, 16, 16)
     batch = Feed(Order(source, window, 1, 4), 0).batch([0, 1])
-    assert isinstance(batch, Batch) and batch.frames.shape == (2, 2, 16, 16, 3)
+    assert isinstance(batch, Batch) and frames_of(batch).shape == (2, 2, 16, 16, 3)
     order = np.random.default_rng([1, 0]).permutation(50)
     assert batch.captions == [source[int(index)].caption for index in order[:2]]
 

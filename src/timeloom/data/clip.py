@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,9 @@ class Clip:
     """Exact ground truth, where the source has it."""
     still: bool = False
     """A picture: a clip of one frame. Drawn as more, the frame is repeated; training draws it as one (see order.py)."""
+    identity: Callable[[], tuple[Any, ...]] | None = None
+    """identity() -> what tells the clip's frames from all others: file, bytes, time of change, span. Raises what `draw`
+    raises. None for frames that are drawn from nothing, faster than they could be kept."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from timeloom.data.sources import DataOptions
 
 
+USAGE = """usage: timeloom data view SOURCE --output contact.png      draw what a network will see of some clips
+       timeloom data cache RECIPE [--check]                 encode clips and captions ahead of training
+(each has --help)"""
 SHOWN = 1000
 """Characters of a caption on the sheet."""
 
@@ -48,8 +51,8 @@ def main(args: list[str]) -> int:
     """Run `timeloom data view`."""
     if args[:1] != ["view"]:
         if args and not args[0].startswith("-"):
-            raise unknown_name("data command", args[0], ["view"])
-        print("usage: timeloom data view SOURCE --output contact.png      (timeloom data view --help says more)")
+            raise unknown_name("data command", args[0], ["view", "cache"])
+        print(USAGE)
         return 0 if args else 2
     options = parse(ViewOptions, args[1:], prog="timeloom data view")
     return view(options)

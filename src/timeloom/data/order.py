@@ -98,6 +98,8 @@ class Sample:
     number: int
     index: int
     window: Window
+    epoch: int = 0
+    """How often its clip has come before."""
 
 
 _Stream = tuple[int, NDArray[np.uint32] | None, int]
@@ -190,7 +192,15 @@ class Order:
         stream, item = bucket.mix(earlier * self.batch_size + place)
         first, members, _ = bucket.streams[stream]
         chosen = bucket.shuffles[stream](item)
-        return Sample(number, first + int(chosen if members is None else members[chosen]), bucket.window)
+        index = first + int(chosen if members is None else members[chosen])
+        return Sample(number, index, bucket.window, epoch=item // bucket.shuffles[stream].size)
+
+    def clips(self) -> Iterator[tuple[int, Window]]:
+        """Every clip once, with what is drawn of it."""
+        for bucket in self._buckets:
+            for first, members, size in bucket.streams:
+                for place in range(size):
+                    yield first + int(place if members is None else members[place]), bucket.window
 
     def candidates(self, sample: Sample, substitutes: int) -> Iterator[int]:
         """The sample's clip, then others of its source and bucket, by chance of (seed, number), should it be broken."""

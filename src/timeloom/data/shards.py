@@ -160,7 +160,8 @@ class ShardSource(TableSource):
         self.shards = [_shard(name) for name in expand(pattern)]
         remote = any(isinstance(shard, HttpShard) for shard in self.shards)
         with ThreadPoolExecutor(INDEXING_THREADS) as pool:
-            indices = list(pool.map(_index, self.shards))
+            self._identities = list(pool.map(_identity, self.shards))
+            indices = list(pool.map(_index, self.shards, self._identities))
         place = list(COLUMNS).index("shard")
         tables = [
             table.set_column(place, "shard", pa.array([number] * table.num_rows, WHOLE))
@@ -170,6 +171,10 @@ class ShardSource(TableSource):
         if remote:  # opening every clip would fetch it
             scan = Scan(scan.window, scan.short_clips, probe_up_to=-1)
         super().__init__(pattern, pa.concat_tables(tables), ledger, scan, Path(), packed=self._member)
+
+    def _file_identity(self, row: int) -> tuple[Any, ...]:
+        shard, offset, size = (self._table[column][row].as_py() for column in ("shard", "offset", "size"))
+        return (*self._identities[shard], offset, size)
 
     def _member(self, path: Path, row: pa.Table) -> Packed:
         shard = self.shards[row["shard"][0].as_py()]
@@ -183,9 +188,16 @@ class ShardSource(TableSource):
         return Packed(path, content)
 
 
-def _index(shard: Shard) -> tuple[pa.Table, Ledger]:
+def _identity(shard: Shard) -> tuple[Any, ...]:
     try:
-        return kept_table(("shard", *shard.identity()), partial(_read_headers, shard), at_least=0)
+        return shard.identity()
+    except OSError as error:
+        raise TimeloomError(f"{shard.name}: cannot be read ({error.strerror or error}).") from error
+
+
+def _index(shard: Shard, identity: tuple[Any, ...]) -> tuple[pa.Table, Ledger]:
+    try:
+        return kept_table(("shard", *identity), partial(_read_headers, shard), at_least=0)
     except tarfile.TarError as error:
         raise TimeloomError(f"{shard.name}: is no tar file, or it is cut short ({error}).") from error
     except OSError as error:

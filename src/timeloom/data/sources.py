@@ -93,6 +93,12 @@ class DataOptions(SourceOptions):
     pixels for sizes of about that many. Held-out clips and previews keep `height` and `width`."""
     short_clips: ShortClips = "drop"
     """Of clips shorter than the window: drop, slow (spread evenly over the window), repeat_last (frame) or loop."""
+    windows: int | None = Field(default=4, ge=1)
+    """Of each clip so many windows are seen, spread over its length, one an epoch in turn. null takes one anywhere each
+    time; then nothing can be kept in the cache. Has no meaning for *digits*."""
+    cache: bool = True
+    """Encode each window and caption once, and keep the latents and text features (see docs/data.md); for tasks that
+    train on latents. *digits* are drawn anew."""
     probe_up_to: int = Field(default=10_000, ge=0)
     """Sources with at most so many clips are opened file by file at the start; larger tables are believed."""
     allow_drop: bool = Field(default=False, exclude=True)

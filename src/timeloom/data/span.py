@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from math import ceil
 from typing import Literal
 
@@ -19,6 +20,15 @@ TOO_SHORT = "shorter than the window"
 def last_s(window: Window) -> float:
     """When the window's last frame is shown, in seconds after its first; a span must be longer than that."""
     return (window.num_frames - 1) / window.fps
+
+
+def window_start(key: str, epoch: int, windows: int) -> float:
+    """Where in [0, 1] of its clip the window begins that is seen in an epoch, when `windows` of them take turns: by
+    chance of the clip's key, each window in its own part of the clip. The same in every run, so that what was encoded
+    once serves all."""
+    turn = epoch % windows
+    digest = hashlib.blake2b(f"{turn} {windows} {key}".encode(), digest_size=8).digest()
+    return (turn + int.from_bytes(digest, "little") / 2**64) / windows
 
 
 def draw_span(

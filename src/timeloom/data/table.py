@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +34,7 @@ from timeloom.data.clip import EXAMPLES, Clip, Frames, Ledger, Outline, Window
 from timeloom.data.files import are_stills, are_there
 from timeloom.data.movie import Media, Packed, VideoInfo
 from timeloom.data.span import TOO_SHORT, ShortClips, draw_span, draw_still, last_s
-from timeloom.data.table_builder import TEXT
+from timeloom.data.table_builder import TEXT, file_identity
 from timeloom.data.video import probe_video
 from timeloom.errors import TimeloomError
 
@@ -119,6 +120,7 @@ class TableSource:
             duration_s=float(self._lengths[index]),
             draw=partial(_draw, self._media(index), span),
             still=still,
+            identity=partial(self._identity, index, span),
         )
 
     def outline(self) -> Outline:
@@ -141,6 +143,17 @@ class TableSource:
     def _media(self, row: int) -> Path | Callable[[], Packed]:
         path = self.root / self._text("file", row)
         return path if self._packed is None else partial(self._packed, path, self._table.slice(row, 1))
+
+    def _identity(self, index: int, span: tuple[float, float, ShortClips] | None) -> tuple[Any, ...]:
+        return (*self._file_identity(index), span)
+
+    def _file_identity(self, row: int) -> tuple[Any, ...]:
+        """What tells the row's file from any other, and from its earlier or later selves."""
+        path = self.root / self._text("file", row)
+        try:
+            return file_identity(path)
+        except OSError as error:
+            raise TimeloomError(f"{path}: cannot be read ({error.strerror}).") from error
 
     def _drop_where(self, wrong: NDArray[np.bool_], reason: str) -> None:
         rows = np.flatnonzero(wrong & self._kept)

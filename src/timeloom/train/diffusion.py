@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from timeloom.data import write_contact_sheet
 from timeloom.errors import TimeloomError
-from timeloom.train.components import load_text_encoder, load_unet, load_vae, training_schedule
+from timeloom.train.components import load_unet, training_schedule
+from timeloom.train.encode import Encoder
 from timeloom.train.recipe import Recipe
 from timeloom.train.task import Batch, SampleRandom, Task
 
@@ -51,51 +52,36 @@ def shift_timesteps(timesteps: Tensor, total: int, shift: float) -> Tensor:
 class DiffusionTask(Task):
     """Mean squared error of the predicted noise, t uniform (Latent-Shift, Sec. 3.3); or of the predicted velocity."""
 
+    encoder: Encoder
+
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         super().__init__(recipe, device)
         model = recipe.model
         shift = {"shift_fraction": model.shift_fraction, "shift_placement": model.shift_placement}
         unet = load_unet(model.unet, device, temporal=model.temporal, **shift)
         self.unet = self.network = unet
-        self.vae = load_vae(model.vae, device).requires_grad_(False).eval()
-        self.text_encoder, self.tokenizer = load_text_encoder(model.text_encoder, device)
-        self.text_encoder.requires_grad_(False).eval()
+        self.encoder = Encoder(recipe, device)
         self.schedule = training_schedule(model.unet, model.noise_schedule)
         predicts = self.schedule.config.prediction_type
         if predicts not in ("epsilon", "v_prediction"):
             raise TimeloomError(f"model.unet predicts {predicts!r}; training knows epsilon (noise) and v_prediction.")
-        if unet.config.cross_attention_dim != self.text_encoder.config.hidden_size:
+        text_width = self.encoder.text_encoder.config.hidden_size
+        if unet.config.cross_attention_dim != text_width:
             raise TimeloomError(
                 f"model.unet takes text of width {unet.config.cross_attention_dim}, "
-                f"and model.text_encoder gives {self.text_encoder.config.hidden_size}."
+                f"and model.text_encoder gives {text_width}."
             )
         if recipe.gradient_checkpointing:
             unet.enable_gradient_checkpointing()
 
     def frozen(self) -> dict[str, nn.Module]:
-        return {"vae": self.vae, "text_encoder": self.text_encoder}
-
-    @torch.no_grad()
-    def encode(self, batch: Batch) -> Tensor:
-        """Scaled latents (B, F, C, h, w): the posterior's mean, each frame on its own."""
-        frames = batch.pixels(self.device)
-        latents = torch.cat([self.vae.encode(part).latent_dist.mean for part in frames.flatten(0, 1).split(64)])
-        return (latents * self.vae.config.scaling_factor).unflatten(0, frames.shape[:2])
-
-    @torch.no_grad()
-    def encode_text(self, captions: list[str]) -> Tensor:
-        """(B, L, D) features of the captions, cut at the tokenizer's length."""
-        length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
-        tokens = self.tokenizer(
-            captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        ).input_ids
-        return self.text_encoder(tokens.to(self.device))[0]
+        return self.encoder.networks
 
     def loss(self, batch: Batch, random: SampleRandom) -> tuple[Tensor, dict[str, Tensor]]:
-        latents = self.encode(batch)
+        latents = self.encoder.latents(batch)
         dropped = (random.uniform() < self.recipe.loss.caption_dropout).tolist()
         captions = ["" if drop else caption for caption, drop in zip(batch.captions, dropped, strict=True)]
-        text = self.encode_text(captions)
+        text = self.encoder.text(captions)
         noise = random.normal(tuple(latents.shape[1:])).to(self.device)
         steps = self.schedule.config.num_train_timesteps
         timesteps = shift_timesteps(random.integers(steps), steps, self.recipe.loss.timestep_shift).to(self.device)
@@ -141,7 +127,7 @@ class DiffusionTask(Task):
     @torch.no_grad()
     def validate(self, batch: Batch, random: SampleRandom) -> dict[str, float]:
         """Held-out loss, in all and at fixed timesteps, captions never dropped."""
-        latents, text = self.encode(batch), self.encode_text(batch.captions)
+        latents, text = self.encoder.latents(batch), self.encoder.text(batch.captions)
         noise = random.normal(tuple(latents.shape[1:])).to(self.device)
         losses = {}
         for timestep in VALIDATION_TIMESTEPS:
@@ -166,9 +152,8 @@ class DiffusionTask(Task):
 
         data, preview = self.recipe.data, self.recipe.preview
         return TextToVideoPipeline(
-            vae=self.vae,
-            text_encoder=self.text_encoder,
-            tokenizer=self.tokenizer,
+            **self.encoder.networks,
+            tokenizer=self.encoder.tokenizer,
             unet=self.unet,
             scheduler=make_scheduler(preview.sampler, self.schedule.config),
             num_frames=data.num_frames,

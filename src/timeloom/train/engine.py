@@ -18,7 +18,6 @@ from typing import cast
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 
 from timeloom.data.order import Order
@@ -26,8 +25,9 @@ from timeloom.data.sources import describe_sources, open_sources
 from timeloom.errors import TimeloomError
 from timeloom.train.average import Average
 from timeloom.train.checkpoints import Checkpoints
-from timeloom.train.feed import Feed, first_captions, read_batch
+from timeloom.train.feed import HELD_OUT_START, Feed, first_captions, read_batch
 from timeloom.train.log import Log, Means
+from timeloom.train.precision import precision
 from timeloom.train.recipe import OptimizerOptions, Recipe
 from timeloom.train.run_folder import claim
 from timeloom.train.task import Batch, SampleRandom, Task
@@ -67,6 +67,9 @@ class Trainer:
         self.order = Order(self.training, self.window, recipe.seed, recipe.schedule.batch_size, sizes=recipe.data.sizes)
         for line in (*describe_sources(recipe.data, self.training, self.held_out), *self.order.describe()):
             self.say(line)
+        self.latent_cache = task.encoder.latent_cache if task.encoder else None
+        if task.encoder and (plan := task.encoder.plan_cache(self.training, self.held_out, recipe.data)):
+            self.say(plan)
         self.samples = 0
         self.checkpoints = Checkpoints(self.folder / "checkpoints", recipe.schedule.keep_checkpoints)
         self.log = Log(self.folder, active=self.rank == 0)
@@ -123,7 +126,7 @@ class Trainer:
     def run(self) -> None:
         """Train to the end, then write the model folder."""
         schedule = self.recipe.schedule
-        feed = Feed(self.order, self.recipe.workers, allow_broken=self.recipe.data.allow_drop)
+        feed = self._feed()
         means = Means()
         steps, logged_at, waiting = 0, time.perf_counter(), time.perf_counter()
         for numbers, batch in feed(self._batches()):
@@ -149,6 +152,17 @@ class Trainer:
         if feed.ledger.dropped:
             self.say(f"clips read: {feed.ledger.summary()}")
         self.say(f"done: {self.folder / 'model'}")
+
+    def _feed(self) -> Feed:
+        data = self.recipe.data
+        return Feed(
+            self.order,
+            self.recipe.workers,
+            allow_broken=data.allow_drop,
+            windows=data.windows,
+            cache=self.latent_cache,
+            pinned=self.device.type == "cuda",
+        )
 
     def _step(self, numbers: list[int], batch: Batch) -> dict[str, float]:
         torch.manual_seed(self.recipe.seed + numbers[0])  # dropout, if a network has any
@@ -176,24 +190,13 @@ class Trainer:
             network, last = self.task.network, first + size >= len(numbers)
             local = not last and isinstance(network, DistributedDataParallel)  # gradients are exchanged once a step
             with cast(DistributedDataParallel, network).no_sync() if local else contextlib.nullcontext():
-                with self._precision():
+                with precision(self.recipe.precision, self.device):
                     loss, metrics = self.task.loss(clips, SampleRandom(self.recipe.seed, part))
                 loss = loss * (len(part) / len(numbers))
                 loss.backward()
             joint += loss.item()
             means.add(**{name: value.item() for name, value in metrics.items()})
         return {"loss": joint, **means.take()}
-
-    @contextlib.contextmanager
-    def _precision(self) -> Iterator[None]:
-        """bf16 where the recipe says so. On a CPU attention is then written out: its fused backward pass in bf16 took
-        29 % of a step of digits/video_shift, written out 2 %."""
-        if self.recipe.precision == "fp32":
-            yield
-            return
-        written_out = sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else contextlib.nullcontext()
-        with torch.autocast(self.device.type, torch.bfloat16), written_out:
-            yield
 
     def _check_gradients(self) -> None:
         """Within the first steps every trainable tensor must get a gradient that is not zero.
@@ -239,7 +242,8 @@ class Trainer:
         with self.average.applied(), torch.random.fork_rng():
             self.network.eval()
             unwrapped, self.task.network = self.task.network, self.network
-            batch = read_batch(self.held_out, list(range(clips)), self.window, [0.5] * clips)
+            starts = [HELD_OUT_START] * clips
+            batch = read_batch(self.held_out, list(range(clips)), self.window, starts, self.latent_cache)
             numbers = self.task.validate(batch, SampleRandom(self.recipe.seed, list(range(clips))))
             if self.rank == 0:
                 preview = self.folder / "previews" / f"{self.samples:012d}.png"

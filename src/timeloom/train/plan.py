@@ -78,7 +78,7 @@ def make_plan(recipe: Recipe) -> tuple[Plan, Table]:
         task.prepare(Path(folder), captions())
     select_trainable(task.network, recipe.model.trainable)
     data = recipe.data
-    batch = Batch(np.zeros((1, data.num_frames, data.height, data.width, 3), np.uint8), ["a clip"])
+    batch = Batch.of(np.zeros((1, data.num_frames, data.height, data.width, 3), np.uint8), ["a clip"])
     cost = measure(
         task.network,
         lambda: task.loss(batch, SampleRandom(recipe.seed, [0]))[0],

@@ -127,7 +127,7 @@ class Recipe(Schema):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     workers: int = Field(default=2, ge=0)
-    """Threads that read clips ahead of the network; 0 reads them in the loop itself, best where that takes no time."""
+    """Processes that read clips ahead of the network; 0 reads them in the loop, best where that takes no time."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,23 +16,63 @@ from torch import Tensor, nn
 from timeloom.data.clip import Frames
 from timeloom.train.recipe import Recipe
 
+if TYPE_CHECKING:
+    from timeloom.train.encode import Encoder
+
+
+@dataclass(frozen=True)
+class Example:
+    """A window of a captioned clip: its frames, or its latents where they are known."""
+
+    caption: str
+    frames: Tensor | None
+    """uint8 (F, H, W, 3)."""
+    latents: Tensor | None = None
+    """(F, C, h, w), scaled, fp16."""
+    place: Path | None = None
+    """Where its latents are to be kept."""
+    from_file: bool = False
+    """Read, and not drawn from nothing."""
+
+    def pixels(self, device: torch.device) -> Tensor:
+        """(F, 3, H, W) in [-1, 1]."""
+        assert self.frames is not None, "only tasks that encode get latents in place of frames"
+        frames = self.frames.to(device, non_blocking=True)
+        return frames.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+
+    def pinned(self) -> Example:
+        """In memory that a GPU can copy from while it computes."""
+        frames, latents = (tensor if tensor is None else tensor.pin_memory() for tensor in (self.frames, self.latents))
+        return replace(self, frames=frames, latents=latents)
+
 
 @dataclass(frozen=True)
 class Batch:
-    """Captioned clips as they come from a source."""
+    """Examples of one size."""
 
-    frames: Frames
-    """uint8 (B, F, H, W, 3)."""
-    captions: list[str]
+    examples: list[Example]
+
+    @classmethod
+    def of(cls, frames: Frames, captions: list[str]) -> Batch:
+        """Clips as arrays, uint8 (B, F, H, W, 3)."""
+        rows = torch.from_numpy(frames).unbind()
+        return cls([Example(caption, row) for caption, row in zip(captions, rows, strict=True)])
+
+    @property
+    def captions(self) -> list[str]:
+        return [example.caption for example in self.examples]
 
     def part(self, first: int, end: int) -> Batch:
         """Its clips from `first` to `end`, the latter left out."""
-        return Batch(self.frames[first:end], self.captions[first:end])
+        return Batch(self.examples[first:end])
 
     def pixels(self, device: torch.device) -> Tensor:
         """(B, F, 3, H, W) in [-1, 1]."""
-        frames = torch.from_numpy(self.frames).to(device)
-        return frames.permute(0, 1, 4, 2, 3).float().div_(127.5).sub_(1.0)
+        return torch.stack([example.pixels(device) for example in self.examples])
+
+    def pin_memory(self) -> Batch:
+        """In memory that a GPU can copy from while it computes."""
+        return Batch([example.pinned() for example in self.examples])
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -66,6 +107,8 @@ class Task(ABC):
 
     network: nn.Module
     """The trainable network; the engine may wrap it (for several processes) before training starts."""
+    encoder: Encoder | None = None
+    """Of tasks that train on latents; None where pixels are seen."""
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         self.recipe = recipe

@@ -74,7 +74,7 @@ class Trainer:
         self._rank_zero_first(lambda: task.prepare(self.folder, first_captions(self.order)))
         self.network = task.network
         self.network.train()
-        select_trainable(self.network, recipe.model.trainable)
+        select_trainable(self.network, recipe.model.learning)
         options = recipe.optimizer
         trained = [p for p in self.network.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -121,7 +121,7 @@ class Trainer:
             yield list(range(first + self.rank * own, first + (self.rank + 1) * own))
 
     def run(self) -> None:
-        """Train to the end, then write the model folder."""
+        """Train to the end, then write what was trained."""
         schedule = self.recipe.schedule
         feed = Feed(self.order, self.recipe.workers, allow_broken=self.recipe.data.allow_drop)
         means = Means()
@@ -148,7 +148,7 @@ class Trainer:
                 self._save_model()
         if feed.ledger.dropped:
             self.say(f"clips read: {feed.ledger.summary()}")
-        self.say(f"done: {self.folder / 'model'}")
+        self.say(f"done: {self.folder / self.task.product}")
 
     def _step(self, numbers: list[int], batch: Batch) -> dict[str, float]:
         torch.manual_seed(self.recipe.seed + numbers[0])  # dropout, if a network has any
@@ -261,12 +261,13 @@ class Trainer:
             self.checkpoints.save(self.samples, state)
 
     def _save_model(self) -> None:
-        unfinished = self.folder / "model.unfinished"
+        target = self.folder / self.task.product
+        unfinished = target.with_name(f"{target.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         self.task.save(unfinished)
-        shutil.rmtree(self.folder / "model", ignore_errors=True)
-        unfinished.rename(self.folder / "model")
+        shutil.rmtree(target, ignore_errors=True)
+        unfinished.rename(target)
 
 
 def _crosses(before: int, after: int, every: int) -> bool:

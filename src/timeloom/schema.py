@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -62,5 +62,6 @@ def check(schema: type[AnySchema], raw: dict[str, Any], path: Path) -> AnySchema
             group: Any = schema
             for part in location[:-1]:
                 group = group.model_fields[part].annotation
+                group = next((kind for kind in get_args(group) if hasattr(kind, "model_fields")), group)  # X | None
             raise TimeloomError(f"{where}{unknown_name('option', location[-1], group.model_fields)}") from error
         raise TimeloomError(f"{where}{first['msg'].removeprefix('Value error, ')}") from error

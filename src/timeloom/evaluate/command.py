@@ -40,6 +40,10 @@ class Options:
 
     model: str = "digits-shift"
     """A model of the zoo, a model folder in Stable Diffusion format, or a Hub id in the local cache."""
+    adapter: Path | None = None
+    """A change to add to the U-Net: an adapter's .safetensors file, or its folder."""
+    adapter_scale: float = 1.0
+    """How much of the adapter; 0 leaves the weights as they are."""
     protocol: Literal["digits"] = "digits"
     """digits: digit, colour, background and motion of clips of the built-in data set."""
     num_prompts: int = 512
@@ -59,7 +63,8 @@ class Options:
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, ...; auto takes an accelerator where there is one."""
     output: Path | None = None
-    """Folder of the clips and the result; run again with the same one to go on. Default: evaluations/digits-MODEL."""
+    """Folder of the clips and the result; run again with the same one to go on. Default: evaluations/digits-MODEL, or
+    evaluations/digits-MODEL-ADAPTER."""
     overwrite: bool = False
     """Throw away what the folder holds of an earlier evaluation."""
     json: bool = False
@@ -76,12 +81,14 @@ def main(args: list[str]) -> int:
     from timeloom.evaluate.judge import Judge
 
     pipe, protocol = _load(options)
-    folder = options.output or Path("evaluations") / f"digits-{Path(options.model).expanduser().resolve().name}"
+    name = Path(options.model).expanduser().resolve().name + (f"-{options.adapter.stem}" if options.adapter else "")
+    folder = options.output or Path("evaluations") / f"digits-{name}"
     store = ClipStore(folder, protocol, options.overwrite)
     status = Console(stderr=True)
     prompts = make_prompts(options.num_prompts, options.seed)
     result = evaluate(pipe, prompts, protocol, store, Judge(protocol.fps), options.batch_size, status)
-    result = {"model": options.model, "device": str(pipe.device), **result}
+    adapter = {"adapter": str(options.adapter), "adapter_scale": options.adapter_scale} if options.adapter else {}
+    result = {"model": options.model, **adapter, "device": str(pipe.device), **result}
     write_result(folder, result)
     if options.json:
         print(json.dumps(result, ensure_ascii=False))
@@ -98,6 +105,8 @@ def _check_numbers(options: Options) -> None:
         raise TimeloomError(f"--seed must be at most 2**62, with room to count up, not {options.seed}.")
     if options.guidance is not None and not math.isfinite(options.guidance):
         raise TimeloomError(f"--guidance must be a number, not {options.guidance}.")
+    if not math.isfinite(options.adapter_scale):
+        raise TimeloomError(f"--adapter-scale must be a number, not {options.adapter_scale}.")
     if options.output is not None and options.output.exists() and not options.output.is_dir():
         raise TimeloomError(f"--output {options.output} is a file; the result needs a folder.")
 
@@ -107,13 +116,20 @@ def _load(options: Options) -> tuple[TextToVideoPipeline, Protocol]:
     import torch
 
     from timeloom import __version__
+    from timeloom.adapters import find_adapter
     from timeloom.evaluate.digits_protocol import Protocol
     from timeloom.generate import model_folder
     from timeloom.generate.pipeline import TextToVideoPipeline
     from timeloom.generate.schedulers import make_scheduler, scheduler_name
 
     dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
-    pipe = TextToVideoPipeline.from_pretrained(options.model, dtype=dtype).to(choose_device(options.device))
+    pipe = TextToVideoPipeline.from_pretrained(
+        options.model, dtype=dtype, adapter=options.adapter, adapter_scale=options.adapter_scale
+    ).to(choose_device(options.device))
+    weights = hash_model(model_folder.find_model(options.model))
+    if options.adapter is not None:
+        change = hashlib.sha256(find_adapter(options.adapter).read_bytes()).hexdigest()
+        weights = hashlib.sha256(f"{weights} + {options.adapter_scale} x {change}".encode()).hexdigest()
     if options.sampler is not None:
         pipe.scheduler = make_scheduler(options.sampler, pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
@@ -127,7 +143,7 @@ def _load(options: Options) -> tuple[TextToVideoPipeline, Protocol]:
         guidance_scale=config.guidance_scale if options.guidance is None else options.guidance,
         sampler=scheduler_name(pipe.scheduler),
         precision=options.precision,
-        weights_sha256=hash_model(model_folder.find_model(options.model)),
+        weights_sha256=weights,
         timeloom=__version__,
         torch=str(torch.__version__),
         seed=options.seed,

@@ -42,6 +42,10 @@ class Options:
     """File (.mp4, .gif, .webp, or .png), or a folder for several clips. Default: a file named after the prompt."""
     model: str = "digits-shift"
     """A model of the zoo, a model folder in Stable Diffusion format, or a Hub id in the local cache."""
+    adapter: Path | None = None
+    """A change to add to the U-Net: an adapter's .safetensors file, or its folder."""
+    adapter_scale: float = 1.0
+    """How much of the adapter; 0 leaves the weights as they are."""
     negative_prompt: str = ""
     """What guidance leads away from."""
     seed: int = 0
@@ -117,8 +121,10 @@ def _check_numbers(options: Options) -> None:
         raise TimeloomError(f"--seed must be below 2**63, with room to count up, not {options.seed}.")
     if options.fps is not None and not 0 < options.fps <= 1000:
         raise TimeloomError(f"--fps must be above 0 and at most 1000, not {options.fps:g}.")
-    if options.guidance is not None and not math.isfinite(options.guidance):
-        raise TimeloomError(f"--guidance must be a number, not {options.guidance}.")
+    for name in ("guidance", "adapter_scale"):
+        number = getattr(options, name)
+        if number is not None and not math.isfinite(number):
+            raise TimeloomError(f"--{name.replace('_', '-')} must be a number, not {number}.")
 
 
 def _plan(options: Options) -> outputs.Plan:
@@ -154,7 +160,9 @@ def _load(options: Options) -> TextToVideoPipeline:
 
     device = choose_device(options.device)
     dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
-    pipe = TextToVideoPipeline.from_pretrained(options.model, dtype=dtype).to(device)
+    pipe = TextToVideoPipeline.from_pretrained(
+        options.model, dtype=dtype, adapter=options.adapter, adapter_scale=options.adapter_scale
+    ).to(device)
     if options.sampler is not None:
         pipe.scheduler = make_scheduler(options.sampler, pipe.scheduler.config)
     return pipe
@@ -170,6 +178,7 @@ def _settings(pipe: TextToVideoPipeline, options: Options) -> dict[str, Any]:
 
     return {
         "model": options.model,
+        **({"adapter": str(options.adapter), "adapter_scale": options.adapter_scale} if options.adapter else {}),
         "negative_prompt": options.negative_prompt,
         "num_frames": chosen(options.frames, "num_frames"),
         "height": chosen(options.height, "height"),

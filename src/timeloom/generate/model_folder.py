@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from timeloom import zoo
+from timeloom.adapters import Adapter, apply_adapter
 from timeloom.errors import TimeloomError
 from timeloom.model_files import INDEX, PICKLES, first_line, read_json, text_encoder_of
 from timeloom.models.unet import VideoUNet
@@ -74,9 +75,10 @@ def _check_weights_file(folder: Path) -> None:
 
 
 def load_network(
-    folder: Path, index: dict[str, Any], part: str, dtype: torch.dtype, variant: str | None = None
+    folder: Path, index: dict[str, Any], part: str, dtype: torch.dtype, variant: str | None = None, **changes: Any
 ) -> nn.Module:
-    """Load one network ("unet", "vae" or "text_encoder") strictly and in evaluation mode.
+    """Load one network ("unet", "vae" or "text_encoder") strictly and in evaluation mode; `changes` are options of the
+    U-Net that are to differ from its config.
 
     Raises:
         TimeloomError: a damaged file; a missing, extra or wrongly shaped tensor; a value that is not finite.
@@ -92,6 +94,7 @@ def load_network(
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # reported below, tensor by tensor
             output_loading_info=True,
+            **changes,
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise TimeloomError(f"Cannot load the {part} in {folder / part}: {first_line(error)}") from error
@@ -100,6 +103,23 @@ def load_network(
     if isinstance(network, ModelMixin):
         network.register_to_config(_name_or_path=folder.name)  # not the path on this machine: it would be saved again
     return network.eval()
+
+
+def load_adapted_unet(
+    folder: Path, index: dict[str, Any], dtype: torch.dtype, variant: str | None, adapter: Adapter, scale: float
+) -> nn.Module:
+    """Load the U-Net with an adapter's mechanism switched on, and `scale` times its changes added to the weights.
+
+    Raises:
+        TimeloomError: as `load_network`, or the adapter is for another family of models.
+    """
+    config = read_json(folder / "unet" / "config.json")
+    schedule = read_json(folder / "scheduler" / "scheduler_config.json")
+    adapter.require_use(config.get("temporal", "none"), schedule.get("prediction_type", "epsilon"))
+    unet = load_network(folder, index, "unet", dtype, variant, **adapter.use.mechanism)
+    apply_adapter(unet, adapter, scale)
+    _require_finite(folder / "unet", unet)
+    return unet
 
 
 def load_scheduler(folder: Path, index: dict[str, Any]) -> SchedulerMixin:

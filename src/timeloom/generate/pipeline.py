@@ -20,6 +20,7 @@ from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from timeloom.adapters import read_adapter
 from timeloom.errors import TimeloomError, unknown_name
 from timeloom.generate import model_folder, prompts
 from timeloom.generate.schedulers import make_scheduler, scheduler_name, step_arguments
@@ -114,6 +115,8 @@ class TextToVideoPipeline(DiffusionPipeline):
         *,
         dtype: torch.dtype = torch.float32,
         variant: str | None = None,
+        adapter: str | Path | None = None,
+        adapter_scale: float = 1.0,
         **components: Any,
     ) -> TextToVideoPipeline:
         """Load a model: a zoo name, a folder, or a Hub id that is already in the local cache. Nothing is downloaded.
@@ -124,15 +127,25 @@ class TextToVideoPipeline(DiffusionPipeline):
             pretrained_model_name_or_path: the model.
             dtype: numbers that the networks compute in, whatever the files store.
             variant: "fp16" loads `*.fp16.safetensors`.
+            adapter: file or folder of a change to add to the U-Net's weights, with the temporal mechanism and the
+                defaults that it goes with.
+            adapter_scale: how much of it; 0 leaves the weights as they are.
             components: ready-made parts or other defaults, by the names of `__init__`.
 
         Raises:
-            TimeloomError: an unknown model, pickled weights, or a folder that is not whole (see `model_folder`).
+            TimeloomError: an unknown model, pickled weights, a folder that is not whole (see `model_folder`), or an
+                adapter that does not fit it.
         """
         dtype = components.pop("torch_dtype", None) or dtype
         folder = model_folder.find_model(pretrained_model_name_or_path)
         index = model_folder.check_layout(folder)
+        change = None if adapter is None else read_adapter(adapter)
+        if change and "unet" in components:
+            raise ValueError("an adapter changes the folder's own U-Net; give one of the two")
         with quiet_libraries():
+            if change:
+                unet = model_folder.load_adapted_unet(folder, index, dtype, variant, change, adapter_scale)
+                components = {**change.use.defaults, "unet": unet, **components}
             for part in model_folder.NETWORKS:
                 if part not in components:
                     components[part] = model_folder.load_network(folder, index, part, dtype, variant)

@@ -1,6 +1,8 @@
 """`timeloom model`: bring a model from elsewhere into Timeloom's format, and tell its size and cost.
 
 timeloom model convert v1-5-pruned.safetensors sd15-shift --temporal shift
+timeloom model merge sd15 runs/motion/adapter sd15-motion
+timeloom model diff sd15 sd15-tuned motion.safetensors
 timeloom model info digits-shift
 timeloom model info --config ldm-text2img-large --temporal attention
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -22,9 +25,11 @@ if TYPE_CHECKING:
     from timeloom.model.parts import Model
 
 USAGE = """usage: timeloom model convert SRC DST --temporal shift      an image model becomes a video model
+       timeloom model merge MODEL ADAPTER DST                a model with an adapter folded into its weights
+       timeloom model diff BASE TUNED ADAPTER                what training changed in a model, as an adapter
        timeloom model info MODEL                             parameters, operations and memory
 
-timeloom model convert --help and timeloom model info --help say more."""
+timeloom model VERB --help says more."""
 
 MAX_FRAMES = 1024
 
@@ -70,6 +75,44 @@ class ConvertOptions:
 
 
 @dataclass(frozen=True)
+class MergeOptions:
+    """Fold an adapter into a model: a whole model folder, with the temporal mechanism that the adapter goes with."""
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A diffusers folder of Stable Diffusion 1.x or 2.x, a Hub id, or a zoo name."""
+    adapter: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ADAPTER")]
+    """The adapter's .safetensors file, or its folder."""
+    destination: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")]
+    """Folder to write."""
+    scale: float = 1.0
+    """How much of the adapter; 0 leaves the weights as they are."""
+    dtype: Literal["fp16", "bf16", "fp32"] | None = None
+    """Numbers that the weights are stored in. Default: as they are."""
+    variant: str | None = None
+    """fp16 takes the model's files *.fp16.safetensors."""
+    overwrite: bool = False
+    """Replace a model folder at DST."""
+    json: bool = False
+    """Print the report as JSON."""
+
+
+@dataclass(frozen=True)
+class DiffOptions:
+    """Write what training changed in a U-Net, weight by weight, as an adapter for other models of its family."""
+
+    base: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BASE")]
+    """The model that training began with: a folder, a Hub id, or a zoo name."""
+    tuned: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TUNED")]
+    """The model that came of it; its temporal mechanism and defaults go into the adapter."""
+    adapter: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ADAPTER")]
+    """The .safetensors file to write."""
+    dtype: Literal["fp16", "bf16", "fp32"] = "fp16"
+    """Numbers that the differences are stored in."""
+    overwrite: bool = False
+    """Replace a file at ADAPTER."""
+
+
+@dataclass(frozen=True)
 class InfoOptions:
     """Tell a model's parameters, operations and memory. Nothing is computed and no weights are read."""
 
@@ -100,10 +143,14 @@ def main(args: list[str]) -> int:
     verb, *rest = args or [""]
     if verb == "convert":
         return convert(command_options.parse(ConvertOptions, rest, prog="timeloom model convert"))
+    if verb == "merge":
+        return merge(command_options.parse(MergeOptions, rest, prog="timeloom model merge"))
+    if verb == "diff":
+        return diff(command_options.parse(DiffOptions, rest, prog="timeloom model diff"))
     if verb == "info":
         return info(command_options.parse(InfoOptions, rest, prog="timeloom model info"))
     if verb and not verb.startswith("-"):
-        raise unknown_name("model command", verb, ["convert", "info"])
+        raise unknown_name("model command", verb, ["convert", "merge", "diff", "info"])
     print(USAGE)
     return 0 if verb else 2
 
@@ -155,6 +202,62 @@ def _read_for_conversion(source: Path, options: ConvertOptions) -> Model:
     model = read_single_file(source, options.prediction_type)
     model.tokenizer = find_tokenizer(options.tokenizer)
     return model
+
+
+def merge(options: MergeOptions) -> int:
+    """Fold an adapter into a model."""
+    if not math.isfinite(options.scale):
+        raise TimeloomError(f"--scale must be a number, not {options.scale}.")
+    from timeloom.adapters import read_adapter
+    from timeloom.model.convert import check_destination
+    from timeloom.model.merge import merge as write
+    from timeloom.model.report import print_report
+    from timeloom.model.weights import DTYPES
+
+    adapter = read_adapter(options.adapter)
+    for read in (Path(options.model).expanduser(), adapter.file):
+        check_destination(options.destination, read, options.overwrite)
+    source, model = _read_folder(options.model, options.variant)
+    dtype = DTYPES[options.dtype] if options.dtype else None
+    report = write(model, source, adapter, options.destination, options.scale, dtype, options.overwrite)
+    if options.json:
+        changed = {"adapter": str(options.adapter), "scale": options.scale, "changed": len(adapter.by_weight())}
+        print(json.dumps({**asdict(report), **changed}))
+    else:
+        print_report(report)
+        print(f"{len(adapter.by_weight())} tensors of the unet changed by {options.scale:g} x {options.adapter}.")
+    return 0
+
+
+def diff(options: DiffOptions) -> int:
+    """Write the difference of two models as an adapter."""
+    from timeloom.adapters import write_adapter
+    from timeloom.model.merge import difference, parts_beside
+    from timeloom.model.weights import DTYPES
+
+    if options.adapter.suffix != ".safetensors":
+        raise TimeloomError(f"{options.adapter}: an adapter is a .safetensors file.")
+    if options.adapter.exists() and not options.overwrite:
+        raise TimeloomError(f"{options.adapter} exists and is kept. Use --overwrite to replace it, or another name.")
+    (_, base), (_, tuned) = (_read_folder(name, None) for name in (options.base, options.tuned))
+    use, tensors = difference(base, tuned, DTYPES[options.dtype])
+    options.adapter.parent.mkdir(parents=True, exist_ok=True)
+    write_adapter(options.adapter, use, tensors, None)
+    print(f"{options.adapter}: {len(tensors)} tensors, {options.adapter.stat().st_size / 2**20:.1f} MiB")
+    for part in parts_beside(base, tuned):
+        print(f"The {part} differs too; an adapter holds the changes of the unet alone.", file=sys.stderr)
+    return 0
+
+
+def _read_folder(name: str, variant: str | None) -> tuple[Path, Model]:
+    from timeloom.model.folder import find_source, read_folder
+
+    source = find_source(name, variant, download=True)
+    if not source.is_dir():
+        raise TimeloomError(
+            f"{source} is a single file; first make a folder of it: timeloom model convert {source} DST"
+        )
+    return source, read_folder(source, variant)
 
 
 def _given(options: Any, *names: str) -> dict[str, Any]:

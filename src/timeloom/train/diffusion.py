@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from timeloom.adapters import Use, family
 from timeloom.data import write_contact_sheet
 from timeloom.errors import TimeloomError
 from timeloom.train.components import load_unet, training_schedule
 from timeloom.train.encode import Encoder
+from timeloom.train.lora import add_lora, save_lora
 from timeloom.train.recipe import Recipe
 from timeloom.train.task import Batch, SampleRandom, Task
 
@@ -60,6 +62,9 @@ class DiffusionTask(Task):
         shift = {"shift_fraction": model.shift_fraction, "shift_placement": model.shift_placement}
         unet = load_unet(model.unet, device, temporal=model.temporal, **shift)
         self.unet = self.network = unet
+        if model.lora:
+            add_lora(unet, model.lora)
+            self.product = "adapter"
         self.encoder = Encoder(recipe, device)
         self.schedule = training_schedule(model.unet, model.noise_schedule)
         predicts = self.schedule.config.prediction_type
@@ -144,7 +149,22 @@ class DiffusionTask(Task):
         write_contact_sheet(path, list(frames), prompts)
 
     def save(self, folder: Path) -> None:
-        self._pipeline().save_pretrained(folder)
+        if not self.recipe.model.lora:
+            self._pipeline().save_pretrained(folder)
+            return
+        data, config = self.recipe.data, self.unet.config
+        use = Use(
+            temporal=config.temporal,
+            shift_fraction=config.shift_fraction,
+            shift_placement=config.shift_placement,
+            num_frames=data.num_frames,
+            fps=data.fps,
+            height=data.height,
+            width=data.width,
+            prediction_type=self.schedule.config.prediction_type,
+            family=family(config),
+        )
+        save_lora(self.unet, folder, use)
 
     def _pipeline(self):  # type: ignore[no-untyped-def]
         from timeloom.generate.pipeline import TextToVideoPipeline

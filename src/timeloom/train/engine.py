@@ -77,7 +77,7 @@ class Trainer:
         self._rank_zero_first(lambda: task.prepare(self.folder, first_captions(self.order)))
         self.network = task.network
         self.network.train()
-        select_trainable(self.network, recipe.model.trainable)
+        select_trainable(self.network, recipe.model.learning)
         options = recipe.optimizer
         trained = [p for p in self.network.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -124,7 +124,7 @@ class Trainer:
             yield list(range(first + self.rank * own, first + (self.rank + 1) * own))
 
     def run(self) -> None:
-        """Train to the end, then write the model folder."""
+        """Train to the end, then write what was trained."""
         schedule = self.recipe.schedule
         feed = self._feed()
         means = Means()
@@ -151,7 +151,7 @@ class Trainer:
                 self._save_model()
         if feed.ledger.dropped:
             self.say(f"clips read: {feed.ledger.summary()}")
-        self.say(f"done: {self.folder / 'model'}")
+        self.say(f"done: {self.folder / self.task.product}")
 
     def _feed(self) -> Feed:
         data = self.recipe.data
@@ -265,12 +265,13 @@ class Trainer:
             self.checkpoints.save(self.samples, state)
 
     def _save_model(self) -> None:
-        unfinished = self.folder / "model.unfinished"
+        target = self.folder / self.task.product
+        unfinished = target.with_name(f"{target.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         self.task.save(unfinished)
-        shutil.rmtree(self.folder / "model", ignore_errors=True)
-        unfinished.rename(self.folder / "model")
+        shutil.rmtree(target, ignore_errors=True)
+        unfinished.rename(target)
 
 
 def _crosses(before: int, after: int, every: int) -> bool:

@@ -76,7 +76,7 @@ def make_plan(recipe: Recipe) -> tuple[Plan, Table]:
 
     with tempfile.TemporaryDirectory() as folder:
         task.prepare(Path(folder), captions())
-    select_trainable(task.network, recipe.model.trainable)
+    select_trainable(task.network, recipe.model.learning)
     data = recipe.data
     batch = Batch.of(np.zeros((1, data.num_frames, data.height, data.width, 3), np.uint8), ["a clip"])
     cost = measure(

@@ -30,6 +30,23 @@ class NoiseScheduleOptions(Schema):
         return self
 
 
+class LoraOptions(Schema):
+    """A low-rank change of the U-Net's weights, trained in place of the weights (LoRA, arXiv 2106.09685)."""
+
+    rank: int = Field(default=16, ge=1)
+    """R: a layer from n to m channels learns R · (n + m) numbers in place of n · m."""
+    alpha: float = Field(default=16.0, gt=0)
+    """The change is alpha / R · B·A, so that with alpha = R it stands as it is."""
+    target_modules: list[str] = Field(
+        default=[
+            *("conv1", "conv2", "proj_in", "proj_out"),
+            *("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"),
+        ],
+        min_length=1,
+    )
+    """How the names of the layers end: the ResNet blocks' convolutions, whose channels are shifted, and attention."""
+
+
 class ModelOptions(Schema):
     """Where each part comes from: a model folder (or zoo name) that holds it, or a config to start afresh."""
 
@@ -42,6 +59,25 @@ class ModelOptions(Schema):
     noise_schedule: NoiseScheduleOptions = NoiseScheduleOptions()
     trainable: list[str] = Field(default=["*"], min_length=1)
     """Names of the parameters to train, with * for any letters; the others stay as they are."""
+    lora: LoraOptions | None = None
+    """Train this alone, and write an adapter in place of a model (image, video)."""
+
+    @model_validator(mode="after")
+    def _lora_has_a_base(self) -> ModelOptions:
+        if self.lora is None:
+            return self
+        if self.trainable != ["*"]:
+            raise ValueError("lora: a LoRA trains its own parameters alone; leave trainable out")
+        if not isinstance(self.unet, str):
+            raise ValueError("lora: a LoRA changes a trained network; give its folder in unet")
+        if self.temporal not in ("none", "shift"):
+            raise ValueError(f"lora: temporal: {self.temporal} has tensors of its own, which no LoRA holds; use shift")
+        return self
+
+    @property
+    def learning(self) -> list[str]:
+        """Names of the parameters that learn: with `lora`, its own."""
+        return ["*.lora_A.*", "*.lora_B.*"] if self.lora else self.trainable
 
 
 class OptimizerOptions(Schema):
@@ -135,6 +171,8 @@ class Recipe(Schema):
             raise ValueError("data.num_frames: the image task trains on 1 frame")
         if self.task == "video" and self.data.num_frames < 2:
             raise ValueError("data.num_frames: the video task needs at least 2 frames")
+        if self.model.lora and self.task not in ("image", "video"):
+            raise ValueError(f"model.lora: only a U-Net is trained so (image, video), not the {self.task}")
         if self.loss.crop > min(self.data.height, self.data.width):
             raise ValueError("loss.crop: a crop cannot be larger than the frame")
         return self

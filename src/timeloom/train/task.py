@@ -110,6 +110,9 @@ class Task(ABC):
     encoder: Encoder | None = None
     """Of tasks that train on latents; None where pixels are seen."""
 
+    product = "model"
+    """Name of the run's folder that `save` fills."""
+
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         self.recipe = recipe
         self.device = device
@@ -131,7 +134,7 @@ class Task(ABC):
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write the model folder (Stable Diffusion layout)."""
+        """Write what was trained: the model folder (Stable Diffusion layout), or an adapter."""
 
     def frozen(self) -> dict[str, nn.Module]:
         """Networks that take part and are not trained, by name."""

@@ -42,5 +42,6 @@ def claim(folder: Path, recipe: Recipe, started: bool, write: bool) -> None:
 def _deciding(recipe: Recipe) -> dict[str, Any]:
     """The options that decide the weights."""
     options = recipe.model_dump(mode="json", exclude=MANNER)
+    del options["model"]["family"]  # says what is planned, not what is trained
     options["schedule"] = {key: value for key, value in options["schedule"].items() if key not in SCHEDULE_MANNER}
     return options

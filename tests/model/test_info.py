@@ -3,8 +3,9 @@ import json
 import pytest
 from safetensors import safe_open
 
-from timeloom.model.families import FAMILIES, known_model
+from timeloom.model.families import known_model
 from timeloom.model.info import count_parameters
+from timeloom.models.families import FAMILIES
 from timeloom.models.unet import MECHANISMS
 from timeloom.zoo import ZOO
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from timeloom.train.diffusion import DiffusionTask, min_snr_weights, seen_as_images, shift_timesteps
+from timeloom.train.engine import Trainer
 from timeloom.train.feed import read_batch
 from timeloom.train.task import SampleRandom
 from timeloom.train.tasks import build_task
@@ -114,3 +115,14 @@ def test_offset_noise_is_one_number_for_each_channel(tiny_recipe, trained_runs):
     one_number = added[:, :1, :, :1, :1]
     torch.testing.assert_close(added, one_number.expand_as(added), rtol=0, atol=1e-3)
     assert one_number.std() > 0.1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_model_stored_in_half_precision_trains(precision, tiny_recipe, tmp_path):
+    """digits-shift is stored in fp16; a text encoder left in it meets networks in fp32."""
+    recipe = tiny_recipe("video", tmp_path, total_samples=4)
+    folders = dict.fromkeys(("text_encoder", "vae", "unet"), "digits-shift")
+    model = recipe.model.model_copy(update=folders)
+    recipe = recipe.model_copy(update={"model": model, "precision": precision})
+    Trainer(recipe, build_task(recipe, CPU), CPU).run()
+    assert (tmp_path / "video/model/model_index.json").is_file()

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from timeloom.errors import TimeloomError
-from timeloom.model.families import scheduler_config
 from timeloom.model.original_layout import Origin, clip_origin, open_clip_origin, unet_origin, vae_origin
 from timeloom.model.parts import Model, Part, on_meta
 from timeloom.model.weights import Stored, read_weights
+from timeloom.models.families import scheduler_config
 from timeloom.models.unet import VideoUNet
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."

@@ -26,21 +26,38 @@ class TrainOptions:
     allow_drop: bool = False
     """Train although more than 20 % of a source's clips are dropped."""
     dry_run: bool = False
-    """Print the resolved recipe, the parameters, the operations and the memory of training; train nothing."""
+    """Print the resolved recipe, parameters, operations, memory and storage of training; train nothing."""
     devices: int | None = None
-    """With --dry-run: devices that the run is planned for; adds the time that it will take."""
+    """With --dry-run: devices that the run is planned for; adds the time that it will take, in all and a sample."""
     tflops: float = 989.0
     """With --devices: dense TFLOP/s of one at its best. Default: bf16 on an H100 or H200; an A100 has 312."""
     mfu: float = 0.35
     """With --devices: share of --tflops that training reaches (model FLOPs utilization), above 0, at most 1."""
+    price: float | None = None
+    """With --devices: price of one device for an hour, in any currency; adds what the run costs."""
+    clips: int | None = None
+    """With --dry-run: clips of the data set, for storage; 10_000_000 is ten million. Default: as many as samples."""
+    json: bool = False
+    """With --dry-run: print everything as JSON; FLOPs are operations, memory and storage bytes."""
+
+
+def _check(options: TrainOptions) -> None:
+    require_at_least(options, devices=1, clips=1)
+    if not (0 < options.mfu <= 1 and 0 < options.tflops < math.inf):
+        raise TimeloomError("--mfu must lie above 0 and at most at 1, --tflops above 0.")
+    if options.price is not None and not 0 <= options.price < math.inf:
+        raise TimeloomError(f"--price must be a number of at least 0, not {options.price}.")
+    if options.price is not None and options.devices is None:
+        raise TimeloomError("--price needs --devices, on which the run is planned.")
+    given = [name for name in ("devices", "clips", "json") if getattr(options, name)]
+    if given and not options.dry_run:
+        raise TimeloomError(f"--{given[0]} is for planning: say --dry-run with it.")
 
 
 def main(args: list[str]) -> int:
     """Run `timeloom train`."""
     options = parse(TrainOptions, args, prog="timeloom train")
-    require_at_least(options, devices=1)
-    if not (0 < options.mfu <= 1 and 0 < options.tflops < math.inf):
-        raise TimeloomError("--mfu must lie above 0 and at most at 1, --tflops above 0.")
+    _check(options)
     import torch
     import torch.distributed as dist
 
@@ -63,7 +80,8 @@ def main(args: list[str]) -> int:
     if options.dry_run:
         from timeloom.train.plan import Machines, print_plan
 
-        print_plan(recipe, Machines(options.devices, options.tflops, options.mfu) if options.devices else None)
+        machines = Machines(options.devices, options.tflops, options.mfu, options.price) if options.devices else None
+        print_plan(recipe, machines, options.clips, options.json)
         return 0
     if processes > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

@@ -69,7 +69,7 @@ def load_text_encoder(source: Source, device: torch.device) -> tuple[Any, Any]:
         with device:
             text_encoder = known.network(known.network.config_class.from_pretrained(folder))
     else:
-        text_encoder = known.network.from_pretrained(folder, use_safetensors=True).to(device)
+        text_encoder = known.network.from_pretrained(folder, use_safetensors=True, dtype=torch.float32).to(device)
     return text_encoder, load_tokenizer(known, _folder(source, "tokenizer"))
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from timeloom.data.sources import DataOptions
+from timeloom.errors import unknown_name
+from timeloom.models.families import FAMILIES
 from timeloom.schema import Schema, check, read_yaml
 
 
@@ -61,6 +63,16 @@ class ModelOptions(Schema):
     """Names of the parameters to train, with * for any letters; the others stay as they are."""
     lora: LoraOptions | None = None
     """Train this alone, and write an adapter in place of a model (image, video)."""
+    family: str | None = None
+    """The well-known model that the folders will hold (ldm-text2img-large, sd15, sd21): --dry-run counts by its configs
+    while they are not there. Training does not ask for it."""
+
+    @field_validator("family")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        if name is not None and name not in FAMILIES:
+            raise ValueError(str(unknown_name("family", name, FAMILIES)))
+        return name
 
     @model_validator(mode="after")
     def _lora_has_a_base(self) -> ModelOptions:

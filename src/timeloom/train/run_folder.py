@@ -43,5 +43,6 @@ def _deciding(recipe: Recipe) -> dict[str, Any]:
     """The options that decide the weights."""
     options = recipe.model_dump(mode="json", exclude=MANNER)
     del options["data"]["cache"]
+    del options["model"]["family"]  # says what is planned, not what is trained
     options["schedule"] = {key: value for key, value in options["schedule"].items() if key not in SCHEDULE_MANNER}
     return options

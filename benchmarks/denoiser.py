@@ -1,15 +1,14 @@
-"""One denoising step of the U-Net: ours against diffusers', and what the temporal shift costs, side by side in one run.
+"""One denoising step of a U-Net for video: Latent-Shift, its baseline and diffusers' networks, side by side in one run.
 
 python benchmarks/denoiser.py --size zoo --repeats 30
-python benchmarks/denoiser.py --size sd15 --repeats 7
+python benchmarks/denoiser.py --size sd15 --repeats 5
+python benchmarks/denoiser.py --size sd15 --repeats 3 --frames 8 16 32 64
 """
 
 from __future__ import annotations
 
 import json
 import multiprocessing
-import os
-import platform
 import resource
 import statistics
 import sys
@@ -17,21 +16,19 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import yaml
-from diffusers import UNet2DConditionModel
+from diffusers import UNet2DConditionModel, UNet3DConditionModel, UNetMotionModel
+from floor import LowerBound, copy_rate, machine, matrix_rate
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
-from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
-import timeloom
 from timeloom.models.shift import ShiftMechanism
 from timeloom.models.temporal_mechanism import TemporalMechanism
 from timeloom.models.unet import VideoUNet
@@ -40,16 +37,19 @@ from timeloom.options import parse
 
 @dataclass(frozen=True)
 class Options:
-    """Time one denoising step of diffusers' U-Net frame by frame, and of VideoUNet without and with temporal shift."""
+    """Time one denoising step of VideoUNet without time, with temporal shift and with Latent-VDM's attention, and of
+    diffusers' U-Nets: frame by frame, AnimateDiff's and ModelScope's."""
 
     size: Literal["zoo", "sd15", "tiny"] = "zoo"
     """zoo: the U-Net of digits-shift. sd15: Stable Diffusion 1.5's with random weights. tiny: to try this file out."""
     repeats: int = 20
     """Rounds; each round runs every case once, in turn."""
     output: Path | None = None
-    """JSON file. Default: benchmarks/results/denoiser_SIZE.json."""
+    """JSON file. Default: benchmarks/results/denoiser_SIZE.json, or denoiser_SIZE_frames.json."""
     memory: bool = True
     """Also run each case once in a process of its own and report that process's peak memory."""
+    frames: list[int] = field(default_factory=list)
+    """Time the temporal shift, and no other case, at these numbers of frames instead."""
 
 
 @dataclass(frozen=True)
@@ -79,16 +79,23 @@ def size_named(name: str) -> Size:
     return Size({**blocks, **widths, "layers_per_block": 1}, (1, 2, 4, 4, 4), (1, 3, 8), torch.float32)
 
 
-# The cases. All run on the same weights: VideoUNet's parameters are diffusers' own, and a mechanism adds none.
+# The cases. All but the last three run on the same weights: a shift adds none.
 
 DIFFUSERS = "diffusers, frame by frame"
 NONE = "VideoUNet none"
+SHIFT = "VideoUNet shift residual_end"
 MECHANISMS: dict[str, Callable[[], TemporalMechanism]] = {
     NONE: TemporalMechanism,
-    "VideoUNet shift residual_end": lambda: ShiftMechanism(0.25, "residual_end"),
+    SHIFT: lambda: ShiftMechanism(0.25, "residual_end"),
     "VideoUNet shift residual_start": lambda: ShiftMechanism(0.25, "residual_start"),
 }
-CASES = (DIFFUSERS, *MECHANISMS)
+VDM = "VideoUNet attention (Latent-VDM)"
+MOTION = "UNetMotionModel (AnimateDiff)"
+MODELSCOPE = "UNet3DConditionModel (ModelScope)"
+CASES = (DIFFUSERS, *MECHANISMS, VDM, MOTION, MODELSCOPE)
+
+Step = Callable[[], Tensor]
+"""One denoising step, answering (B, F, C, H, W)."""
 
 
 @contextmanager
@@ -102,121 +109,102 @@ def made_in(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def random_network(size: Size) -> VideoUNet:
-    """A network with weights that keep activations of order one, none of them computed twice."""
-    with made_in(size.dtype), torch.device("meta"):
-        unet = VideoUNet(**size.config)
-    unet = unet.to_empty(device="cpu").eval().requires_grad_(False)
+def build(case: str, size: Size) -> nn.Module:
+    """The network of a case; on whatever device is the default."""
+    if case in MECHANISMS:
+        return VideoUNet(**size.config)
+    if case == VDM:
+        return VideoUNet(**size.config, temporal="attention")
+    if case == DIFFUSERS:
+        return UNet2DConditionModel(**size.config)
+    kind, network = {MOTION: ("Motion", UNetMotionModel), MODELSCOPE: ("3D", UNet3DConditionModel)}[case]
+    config = {name: value for name, value in size.config.items() if name != "attention_head_dim"}
+    for name in ("down_block_types", "up_block_types"):
+        if name in config:
+            config[name] = tuple(block.replace("2D", kind) for block in config[name])
+    heads = size.config["attention_head_dim"]  # the number of heads, whatever its name: see diffusers' U-Net
+    if case == MOTION:
+        return network(**config, num_attention_heads=heads, motion_num_attention_heads=heads)
+    return network(**config, attention_head_dim=min(64, min(size.config["block_out_channels"]) // heads))
+
+
+def random_weights(network: nn.Module) -> nn.Module:
+    """Weights that keep activations of order one, none of them computed twice."""
+    network = network.to_empty(device="cpu").eval().requires_grad_(False)
     torch.manual_seed(0)
-    for parameter in unet.parameters():
+    for parameter in network.parameters():
         if parameter.ndim > 1:
             bound = (3 / parameter[0].numel()) ** 0.5
             parameter.uniform_(-bound, bound)
-    for module in unet.modules():
-        if isinstance(module, (nn.GroupNorm, nn.LayerNorm)):
+        else:
+            parameter.zero_()
+    for module in network.modules():
+        if isinstance(module, (nn.GroupNorm, nn.LayerNorm)) and module.weight is not None:
             nn.init.ones_(module.weight)
-        if getattr(module, "bias", None) is not None:
-            nn.init.zeros_(module.bias)
-    return unet
+    for buffer in network.buffers():
+        buffer.zero_()
+    return network
 
 
 def random_inputs(size: Size) -> tuple[Tensor, Tensor]:
     return torch.randn(size.latents_BFCHW, dtype=size.dtype), torch.randn(size.text_BLD, dtype=size.dtype)
 
 
-def cases_on(unet: VideoUNet, size: Size) -> dict[str, Callable[[], Tensor]]:
-    """One denoising step of each case, as a function that answers (B, F, C, H, W)."""
-    latents, text = random_inputs(size)
+def step_of(case: str, network: nn.Module, latents: Tensor, text: Tensor) -> Step:
+    """How each network is called."""
     frames = latents.shape[1]
-    with torch.device("meta"):
-        peer = UNet2DConditionModel(**size.config).eval()
-    peer.load_state_dict(unet.state_dict(), assign=True)
+    text_of_each_frame = text.repeat_interleave(frames, dim=0)
 
     def frame_by_frame() -> Tensor:
-        text_of_each_frame = text.repeat_interleave(frames, dim=0)
-        noise = peer(latents.flatten(0, 1), 500, encoder_hidden_states=text_of_each_frame).sample
+        noise = network(latents.flatten(0, 1), 500, encoder_hidden_states=text_of_each_frame).sample
         return noise.unflatten(0, (-1, frames))
 
-    def with_mechanism(build: Callable[[], TemporalMechanism]) -> Callable[[], Tensor]:
-        mechanism = build()
+    def with_mechanism() -> Tensor:
+        if mechanism is not None:
+            network.temporal_mechanism = mechanism
+        return network(latents, 500, text).sample
 
-        def step() -> Tensor:
-            unet.temporal_mechanism = mechanism
-            return unet(latents, 500, text).sample
+    def channels_first() -> Tensor:
+        own_text = text_of_each_frame if case == MOTION else text
+        return network(latents.transpose(1, 2), 500, encoder_hidden_states=own_text).sample.transpose(1, 2)
 
-        return step
-
-    return {DIFFUSERS: frame_by_frame} | {name: with_mechanism(build) for name, build in MECHANISMS.items()}
-
-
-# What the step must at least cost
+    mechanism = MECHANISMS[case]() if case in MECHANISMS else None
+    return {DIFFUSERS: frame_by_frame, MOTION: channels_first, MODELSCOPE: channels_first}.get(case, with_mechanism)
 
 
-class LowerBound(TorchDispatchMode):
-    """Arithmetic and memory traffic of every convolution, matrix product and attention, were all else fused into them.
+class Networks:
+    """The networks of one size, made when they are first asked for."""
 
-    Each reads its inputs and its weights once and writes its output once.
-    """
+    def __init__(self, size: Size) -> None:
+        self.size = size
+        self.latents, self.text = random_inputs(size)
 
-    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    @cached_property
+    def shared(self) -> nn.Module:
+        with made_in(self.size.dtype), torch.device("meta"):
+            unet = build(NONE, self.size)
+        return random_weights(unet)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations: list[tuple[int, int]] = []
-        """Floating-point operations and bytes of each."""
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        kind = function._overloadpacket
-        flops = None
-        if kind is self.attention:
-            flops = sdpa_flop_count(*(tensor.shape for tensor in args[:3]))
-        elif kind in flop_registry:
-            flops = flop_registry[kind](*args, **(kwargs or {}), out_val=result)
-        if flops is not None:
-            tensors = [tensor for tensor in tree_iter((args, kwargs, result)) if isinstance(tensor, Tensor)]
-            self.operations.append((flops, sum(tensor.numel() * tensor.element_size() for tensor in tensors)))
-        return result
+    def step(self, case: str) -> Step:
+        if case in MECHANISMS:
+            network = self.shared
+        else:
+            with made_in(self.size.dtype), torch.device("meta"):
+                network = build(case, self.size)
+            if case == DIFFUSERS:
+                network.eval().load_state_dict(self.shared.state_dict(), assign=True)
+            else:
+                network = random_weights(network)
+        return step_of(case, network, self.latents, self.text)
 
 
-def count_operations(size: Size, frame_by_frame: bool) -> list[tuple[int, int]]:
+def count_operations(size: Size, case: str) -> list[tuple[int, int]]:
     """Operations of one step, without computing it."""
     with FakeTensorMode(), made_in(size.dtype), torch.no_grad():
-        latents, text = random_inputs(size)
-        if frame_by_frame:
-            peer = UNet2DConditionModel(**size.config)
-            latents, text = latents.flatten(0, 1), text.repeat_interleave(latents.shape[1], dim=0)
-            with LowerBound() as bound:
-                peer(latents, 500, encoder_hidden_states=text)
-        else:
-            unet = VideoUNet(**size.config)
-            with LowerBound() as bound:
-                unet(latents, 500, text)
+        step = step_of(case, build(case, size).eval(), *random_inputs(size))
+        with LowerBound() as bound:
+            step()
     return bound.operations
-
-
-def best_time(function: Callable[[], object], repeats: int) -> float:
-    """Seconds of the fastest of several runs."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-def matrix_rate(dtype: torch.dtype, side: int = 2048) -> float:
-    """Floating-point operations a second of a large matrix product."""
-    a, b = torch.randn(side, side).to(dtype), torch.randn(side, side).to(dtype)
-    out = torch.empty_like(a)
-    return 2 * side**3 / best_time(lambda: torch.mm(a, b, out=out), 6)
-
-
-def copy_rate(megabytes: int = 256) -> float:
-    """Bytes a second, read and written together, of a copy that no cache holds."""
-    source = torch.ones(megabytes * 2**20, dtype=torch.uint8)
-    target = torch.empty_like(source)
-    return 2 * source.numel() / best_time(lambda: target.copy_(source), 6)
 
 
 # Measuring
@@ -224,9 +212,8 @@ def copy_rate(megabytes: int = 256) -> float:
 
 def peak_memory(size_name: str, case: str) -> int:
     """Peak resident bytes of this process after one step of one case."""
-    size = size_named(size_name)
     with torch.inference_mode():
-        cases_on(random_network(size), size)[case]()
+        Networks(size_named(size_name)).step(case)()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -251,29 +238,16 @@ def interleaved_times(cases: dict[str, Callable[[], Tensor]], repeats: int) -> d
     return times
 
 
-def machine() -> dict[str, Any]:
-    cpu_info = Path("/proc/cpuinfo")
-    lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "timeloom": timeloom.__version__,
-    }
-
-
 def measure(size_name: str, repeats: int, memory: bool) -> dict[str, Any]:
     """Everything about one size, ready for JSON. Rates are the best seen before and after the timing."""
     size = size_named(size_name)
     peaks = peak_memories(size_name) if memory else {}  # first: a child starts with its parent's peak
-    operations = {name: count_operations(size, name == DIFFUSERS) for name in (DIFFUSERS, NONE)}
+    counted_cases = (NONE, DIFFUSERS, VDM, MOTION, MODELSCOPE)
+    operations = {name: count_operations(size, name) for name in counted_cases}
     matrix, copy = matrix_rate(size.dtype), copy_rate()
     with torch.inference_mode():
-        cases = cases_on(random_network(size), size)
+        networks = Networks(size)
+        cases = {name: networks.step(name) for name in CASES}
         reference = cases[NONE]()
         difference = (cases[DIFFUSERS]() - reference).norm() / reference.norm()
         times = interleaved_times(cases, repeats)
@@ -281,11 +255,12 @@ def measure(size_name: str, repeats: int, memory: bool) -> dict[str, Any]:
     floor_s = sum(max(flops / matrix, moved / copy) for flops, moved in operations[NONE])
     results = {}
     for name, seconds in times.items():
-        counted = operations[DIFFUSERS if name == DIFFUSERS else NONE]
+        counted = operations.get(name, operations[NONE])
         results[name] = {
             "median_s": statistics.median(seconds),
             "fastest_s": min(seconds),
             "ratio_to_none": statistics.median(a / b for a, b in zip(seconds, times[NONE], strict=True)),
+            "ratio_to_shift": statistics.median(a / b for a, b in zip(seconds, times[SHIFT], strict=True)),
             "ratio_to_floor": statistics.median(seconds) / floor_s,
             "flops": sum(flops for flops, _ in counted),
             "bytes_at_least": sum(moved for _, moved in counted),
@@ -307,21 +282,63 @@ def measure(size_name: str, repeats: int, memory: bool) -> dict[str, Any]:
     }
 
 
+def measure_frames(size_name: str, repeats: int, frames: list[int]) -> dict[str, Any]:
+    """The temporal shift against the number of frames, ready for JSON."""
+    size = size_named(size_name)
+    batch, _, *rest = size.latents_BFCHW
+    cases: dict[str, Step] = {}
+    with torch.inference_mode():
+        unet = Networks(size).shared
+        for number in frames:
+            inputs = random_inputs(replace(size, latents_BFCHW=(batch, number, *rest)))
+            cases[str(number)] = step_of(SHIFT, unet, *inputs)
+        times = interleaved_times(cases, repeats)
+    first = times[str(frames[0])]
+    return {
+        "benchmark": "denoiser, frames",
+        "size": size_name,
+        "case": SHIFT,
+        "dtype": str(size.dtype).removeprefix("torch."),
+        "repeats": repeats,
+        "machine": machine(),
+        "frames": {
+            name: {
+                "median_s": statistics.median(seconds),
+                "a_frame_to_first": statistics.median(
+                    (a / int(name)) / (b / frames[0]) for a, b in zip(seconds, first, strict=True)
+                ),
+            }
+            for name, seconds in times.items()
+        },
+    }
+
+
+def print_frames(report: dict[str, Any]) -> None:
+    print(f"{report['size']}, {report['case']}, {report['machine']['threads']} threads")
+    for name, row in report["frames"].items():
+        print(f"{name:>4} frames{row['median_s'] * 1e3:>10.1f} ms{row['a_frame_to_first']:>8.3f} a frame, to the first")
+
+
 def print_table(report: dict[str, Any]) -> None:
     rates = f"{report['matrix_flops_per_s'] / 1e9:.0f} GFLOP/s, {report['copy_bytes_per_s'] / 1e9:.1f} GB/s"
     print(f"{report['size']} on {report['machine']['processor']}, {report['machine']['threads']} threads, {rates}")
-    print(f"{'':32}{'median':>10}{'to none':>9}{'to floor':>9}{'GFLOP':>8}{'peak MB':>9}")
+    print(f"{'':34}{'median':>10}{'to none':>9}{'to shift':>9}{'to floor':>9}{'GFLOP':>8}{'peak MB':>9}")
     for name, row in report["cases"].items():
         peak = "" if row["peak_memory_bytes"] is None else f"{row['peak_memory_bytes'] / 1e6:.0f}"
-        ratios = f"{row['ratio_to_none']:>9.3f}{row['ratio_to_floor']:>9.2f}"
-        print(f"{name:32}{row['median_s'] * 1e3:>7.1f} ms{ratios}{row['flops'] / 1e9:>8.1f}{peak:>9}")
+        ratios = f"{row['ratio_to_none']:>9.3f}{row['ratio_to_shift']:>9.3f}{row['ratio_to_floor']:>9.2f}"
+        print(f"{name:34}{row['median_s'] * 1e3:>7.1f} ms{ratios}{row['flops'] / 1e9:>8.1f}{peak:>9}")
 
 
 def main(args: list[str]) -> int:
     options = parse(Options, args, prog="python benchmarks/denoiser.py")
-    report = measure(options.size, options.repeats, options.memory)
-    print_table(report)
-    output = options.output or Path(__file__).parent / "results" / f"denoiser_{options.size}.json"
+    if options.frames:
+        report = measure_frames(options.size, options.repeats, options.frames)
+        print_frames(report)
+    else:
+        report = measure(options.size, options.repeats, options.memory)
+        print_table(report)
+    name = f"denoiser_{options.size}{'_frames' if options.frames else ''}.json"
+    output = options.output or Path(__file__).parent / "results" / name
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(output)

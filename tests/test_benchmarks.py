@@ -7,15 +7,21 @@ import sys
 import pytest
 
 
-@pytest.fixture()
-def denoiser(project, monkeypatch):
-    path = project / "benchmarks" / "denoiser.py"
+def benchmark(project, monkeypatch, name):
+    path = project / "benchmarks" / f"{name}.py"
     if not path.exists():
         pytest.skip("the benchmarks are not part of this distribution")
-    spec = importlib.util.spec_from_file_location("denoiser", path)
+    monkeypatch.syspath_prepend(path.parent)
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "denoiser", module)
+    monkeypatch.setitem(sys.modules, name, module)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture()
+def denoiser(project, monkeypatch):
+    module = benchmark(project, monkeypatch, "denoiser")
     monkeypatch.setattr(module, "matrix_rate", lambda dtype: 1e11)
     monkeypatch.setattr(module, "copy_rate", lambda: 1e10)
     return module
@@ -27,11 +33,29 @@ def test_denoiser(denoiser, tmp_path, capsys):
     report = json.loads(output.read_text())
     assert list(report["cases"]) == list(denoiser.CASES)
     assert report["difference_diffusers_none"] < 1e-6
-    assert report["cases"][denoiser.NONE]["ratio_to_none"] == 1
+    assert report["cases"][denoiser.NONE]["ratio_to_none"] == report["cases"][denoiser.SHIFT]["ratio_to_shift"] == 1
     flops = {name: case["flops"] for name, case in report["cases"].items()}
-    assert flops.pop(denoiser.DIFFUSERS) > flops[denoiser.NONE] > 0  # text keys and values for every frame
-    assert len(set(flops.values())) == 1
-    assert "VideoUNet shift residual_end" in capsys.readouterr().out
+    assert len({flops[name] for name in denoiser.MECHANISMS}) == 1  # a shift computes nothing
+    for other in (denoiser.DIFFUSERS, denoiser.VDM, denoiser.MOTION, denoiser.MODELSCOPE):
+        assert flops[other] > flops[denoiser.NONE] > 0
+    assert denoiser.SHIFT in capsys.readouterr().out
+
+
+def test_denoiser_against_the_number_of_frames(denoiser, tmp_path):
+    output = tmp_path / "frames.json"
+    assert denoiser.main(["--size", "tiny", "--repeats", "1", "--frames", "2", "3", "--output", str(output)]) == 0
+    report = json.loads(output.read_text())
+    assert list(report["frames"]) == ["2", "3"] and report["frames"]["2"]["a_frame_to_first"] == 1
+
+
+@pytest.mark.slow
+def test_training(project, monkeypatch, tmp_path):
+    training = benchmark(project, monkeypatch, "training")
+    output = tmp_path / "training.json"
+    assert training.main(["--steps", "1", "--rounds", "1", "--output", str(output)]) == 0
+    cases = json.loads(output.read_text())["cases"]
+    assert list(cases) == [training.PLAIN, training.COLD, training.WARM]
+    assert all(case["clips_per_s"] > 0 and case["peak_memory_bytes"] > 0 for case in cases.values())
 
 
 def test_operations_are_counted(denoiser):

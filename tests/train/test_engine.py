@@ -16,6 +16,7 @@ from timeloom.train.average import Average
 from timeloom.train.checkpoints import Checkpoints
 from timeloom.train.engine import Trainer, _crosses, learning_rate
 from timeloom.train.feed import Feed
+from timeloom.train.parallel import Processes
 from timeloom.train.recipe import OptimizerOptions, Recipe
 from timeloom.train.tasks import build_task
 
@@ -151,11 +152,12 @@ def trainer_batch(trainer: Trainer):
 
 def test_bf16_is_close_to_fp32(tiny_recipe: MakeRecipe, trained_runs: Path, tmp_path: Path) -> None:
     losses = []
-    for precision in ("fp32", "bf16"):
-        recipe = tiny_recipe("video", trained_runs, tmp_path / precision).model_copy(update={"precision": precision})
+    for i, (precision, again) in enumerate([("fp32", False), ("bf16", False), ("bf16", True)]):
+        recipe = tiny_recipe("video", trained_runs, tmp_path / str(i))
+        recipe = recipe.model_copy(update={"precision": precision, "gradient_checkpointing": again})
         trainer = Trainer(recipe, build_task(recipe, CPU), CPU)
         losses.append(trainer._add_gradients([0, 1, 2, 3], trainer_batch(trainer))["loss"])
-    assert losses[0] != losses[1]
+    assert losses[0] != losses[1] == losses[2]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
@@ -188,21 +190,32 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_recipe: MakeRecipe, traine
 
 
 def test_the_last_checkpoints_are_kept_and_unfinished_ones_are_no_checkpoints(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints = Checkpoints(tmp_path, 2, Processes())
     for samples in (4, 8, 12):
-        checkpoints.save(samples, {"samples": samples})
+        checkpoints.save(samples, {"network": {"weight": torch.full((2,), float(samples))}})
     (tmp_path / "000000000016.unfinished").mkdir()
     assert [int(path.name) for path in checkpoints.saved()] == [8, 12]
-    state = checkpoints.load()
-    assert state is not None and state["samples"] == 12
+    weight = torch.zeros(2)
+    assert checkpoints.load({"network": {"weight": weight}}) == 12
+    assert weight.tolist() == [12, 12]
 
 
 def test_a_damaged_checkpoint_says_which(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, keep=2)
-    checkpoints.save(4, {"samples": 4})
-    (tmp_path / "000000000004/state.pt").write_bytes(b"junk")
-    with pytest.raises(TimeloomError, match="000000000004"):
-        checkpoints.load()
+    checkpoints = Checkpoints(tmp_path, 2, Processes())
+    state = {"network": {"weight": torch.zeros(2)}}
+    checkpoints.save(4, state)
+    for other in ({"weight": torch.zeros(3)}, {"bias": torch.zeros(2)}):
+        with pytest.raises(TimeloomError, match=r"000000000004.*(Size mismatch|Missing key)"):
+            checkpoints.load({"network": other})
+    (file,) = (tmp_path / "000000000004").glob("*.safetensors")
+    whole = file.read_bytes()
+    for damaged in (whole[:-1], bytes(len(whole))):
+        file.write_bytes(damaged)
+        with pytest.raises(TimeloomError, match="000000000004"):
+            checkpoints.load(state)
+    file.unlink()
+    with pytest.raises(TimeloomError, match=r"files\.json"):
+        checkpoints.load(state)
 
 
 def test_learning_rate_warms_up_and_decays() -> None:

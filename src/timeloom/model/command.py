@@ -1,8 +1,9 @@
-"""`timeloom model`: bring a model from elsewhere into Timeloom's format, and tell its size and cost.
+"""`timeloom model`: bring a model from elsewhere into Timeloom's format, tell its size and cost, and publish it.
 
 timeloom model convert v1-5-pruned.safetensors sd15-shift --temporal shift
 timeloom model info digits-shift
 timeloom model info --config ldm-text2img-large --temporal attention
+timeloom model push runs/video/model me/my-model --private
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 
 USAGE = """usage: timeloom model convert SRC DST --temporal shift      an image model becomes a video model
        timeloom model info MODEL                             parameters, operations and memory
+       timeloom model push FOLDER USER/NAME                  publish a model on the Hugging Face Hub
 
-timeloom model convert --help and timeloom model info --help say more."""
+timeloom model convert --help, and so on, say more."""
 
 MAX_FRAMES = 1024
 
@@ -95,6 +97,20 @@ class InfoOptions:
     """Print everything as JSON; FLOPs are operations, memory is bytes."""
 
 
+@dataclass(frozen=True)
+class PushOptions:
+    """Publish a model folder on the Hugging Face Hub, after checking that it is whole. Needs a login: hf auth login."""
+
+    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+    """A model folder. Where it has no README.md, a model card is written into it for you to complete."""
+    repository: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="USER/NAME")]
+    """Model repository on the Hub; made where there is none, added to where there is one."""
+    private: bool = False
+    """Where the repository is made: for your eyes only."""
+    dry_run: bool = False
+    """Check the model and list what would be sent; send and write nothing."""
+
+
 def main(args: list[str]) -> int:
     """Run `timeloom model` and return its exit code."""
     verb, *rest = args or [""]
@@ -102,8 +118,10 @@ def main(args: list[str]) -> int:
         return convert(command_options.parse(ConvertOptions, rest, prog="timeloom model convert"))
     if verb == "info":
         return info(command_options.parse(InfoOptions, rest, prog="timeloom model info"))
+    if verb == "push":
+        return push(command_options.parse(PushOptions, rest, prog="timeloom model push"))
     if verb and not verb.startswith("-"):
-        raise unknown_name("model command", verb, ["convert", "info"])
+        raise unknown_name("model command", verb, ["convert", "info", "push"])
     print(USAGE)
     return 0 if verb else 2
 
@@ -159,6 +177,21 @@ def _read_for_conversion(source: Path, options: ConvertOptions) -> Model:
 
 def _given(options: Any, *names: str) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def push(options: PushOptions) -> int:
+    """Publish, and say what was sent."""
+    from timeloom.model.push import choose_files, upload
+
+    folder = options.model.expanduser()
+    files, left_out = choose_files(folder)
+    for name in files:
+        print(f"{(folder / name).stat().st_size / 1e6:>10,.1f} MB  {name}")
+    if left_out:
+        print(f"not sent: {', '.join(left_out)}")
+    if not options.dry_run:
+        print(upload(folder, files, options.repository, options.private))
+    return 0
 
 
 def info(options: InfoOptions) -> int:

@@ -1,5 +1,6 @@
 import shutil
 from pathlib import Path
+from typing import ClassVar
 
 import huggingface_hub
 import pytest
@@ -13,7 +14,7 @@ from timeloom.model.push import CARD
 class FakeApi:
     """The two calls of huggingface_hub.HfApi that a push makes, by their documented names."""
 
-    calls: list[tuple] = []
+    calls: ClassVar[list[tuple]] = []
     error: Exception | None = None
 
     def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> str:

@@ -124,7 +124,7 @@ def test_another_recipe_is_refused_in_the_same_folder(tiny_recipe: MakeRecipe, t
 
 def test_what_only_says_how_may_change(tiny_recipe: MakeRecipe, trained_runs: Path) -> None:
     recipe = tiny_recipe("image", trained_runs, log_every=16, micro_batch_size=1)
-    train(recipe.model_copy(update={"workers": 0, "gradient_checkpointing": True}))
+    train(recipe.model_copy(update={"workers": 0, "gradient_checkpointing": True, "parallel": "fsdp"}))
 
 
 def test_micro_batches_add_up_to_the_batch(tiny_recipe: MakeRecipe, trained_runs: Path, tmp_path: Path) -> None:

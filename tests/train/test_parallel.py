@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -24,6 +25,7 @@ from timeloom.train.engine import Trainer
 from timeloom.train.optimizer import allocate_state, make_optimizer, state_tensors
 from timeloom.train.parallel import Processes, _groups, _require_equal_passes, shard
 from timeloom.train.recipe import OptimizerOptions, Recipe
+from timeloom.train.run_folder import claim
 from timeloom.train.tasks import build_task
 
 MakeRecipe = Callable[..., Recipe]
@@ -254,6 +256,19 @@ def test_a_parameter_without_dimensions_cannot_be_sharded() -> None:
     network.temperature = nn.Parameter(torch.tensor(1.0))
     with pytest.raises(TimeloomError, match="temperature"):
         shard(network, "fp32")
+
+
+def test_another_recipe_is_refused_whatever_the_number_of_processes(tiny_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = tiny_recipe("video", tmp_path)
+    claim(tmp_path, recipe, started=False, write=True)
+    claim(tmp_path, recipe.model_copy(update={"parallel": "fsdp", "trackers": ["wandb"]}), started=True, write=False)
+    eight_bit = recipe.optimizer.model_copy(update={"kind": "adamw_8bit"})
+    changes = ({"precision": "bf16"}, {"optimizer": eight_bit}, {"ema_half_life_samples": 0})
+    for change in changes:
+        with pytest.raises(TimeloomError, match=f"another {next(iter(change))!r}"):
+            claim(tmp_path, recipe.model_copy(update=change), started=True, write=False)
+    with pytest.raises(ValidationError, match="compile"):
+        Recipe.model_validate({**recipe.model_dump(), "parallel": "fsdp", "compile": True})
 
 
 def test_one_process_alone() -> None:

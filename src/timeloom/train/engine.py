@@ -163,10 +163,8 @@ class Trainer:
         for first in range(0, len(numbers), size):
             part, clips = numbers[first : first + size], batch.part(first, first + size)
             network, last = self.task.network, first + size >= len(numbers)
-            holds_back = not last and isinstance(
-                network, DistributedDataParallel
-            )  # gradients are exchanged once a step
-            alone = cast(DistributedDataParallel, network).no_sync() if holds_back else contextlib.nullcontext()
+            waits = not last and isinstance(network, DistributedDataParallel)  # gradients are exchanged once a step
+            alone = cast(DistributedDataParallel, network).no_sync() if waits else contextlib.nullcontext()
             with alone, self._attention():
                 with self._autocast():
                     loss, metrics = self.task.loss(clips, SampleRandom(self.recipe.seed, part))

@@ -140,7 +140,8 @@ def shard(network: nn.Module, precision: str) -> nn.Module:
         fully_shard(modules, **options)
     # The U-Net answers with a view; FSDP warns of changing that in place, which no task does.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
-    return fully_shard(network, **options)
+    fully_shard(network, **options)
+    return network
 
 
 def _groups(network: nn.Module) -> Iterator[list[nn.Module]]:

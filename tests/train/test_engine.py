@@ -111,6 +111,10 @@ def test_two_processes_train_as_one(tiny_recipe: MakeRecipe, trained_runs: Path,
     subprocess.run([*command, "train", str(path), "--device", "cpu"], check=True, env=environment, capture_output=True)
     two = load_file(tmp_path / "run/model/unet/diffusion_pytorch_model.safetensors")
     one = load_file(trained_runs / "image/model/unet/diffusion_pytorch_model.safetensors")
+    logs = [(folder / "stats.jsonl").read_text().splitlines() for folder in (tmp_path / "run", trained_runs / "image")]
+    losses = [[json.loads(line)["loss"] for line in log if '"loss"' in line] for log in logs]
+    assert len(losses[0]) == 4
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     # Adam divides by the gradient's own size, so that where it is tiny, rounding decides about a step of at most 4e-3.
     differences = torch.cat([(two[key] - one[key]).abs().flatten() for key in one])
     assert differences.quantile(0.99) < 1e-5

@@ -175,6 +175,7 @@ class Run:
 """
 
 
+@pytest.mark.slow
 def test_checkpoints_fit_any_number_of_processes(tmp_path: Path) -> None:
     """One process, two with shards, one again; also where a process has nothing of a tensor."""
     (tmp_path / "toy.py").write_text(RUN)

@@ -16,6 +16,7 @@ from timeloom.train.average import Average
 from timeloom.train.checkpoints import Checkpoints
 from timeloom.train.engine import Trainer, _crosses, learning_rate
 from timeloom.train.feed import Feed
+from timeloom.train.parallel import Processes
 from timeloom.train.recipe import OptimizerOptions, Recipe
 from timeloom.train.tasks import build_task
 
@@ -110,6 +111,10 @@ def test_two_processes_train_as_one(tiny_recipe: MakeRecipe, trained_runs: Path,
     subprocess.run([*command, "train", str(path), "--device", "cpu"], check=True, env=environment, capture_output=True)
     two = load_file(tmp_path / "run/model/unet/diffusion_pytorch_model.safetensors")
     one = load_file(trained_runs / "image/model/unet/diffusion_pytorch_model.safetensors")
+    logs = [(folder / "stats.jsonl").read_text().splitlines() for folder in (tmp_path / "run", trained_runs / "image")]
+    losses = [[json.loads(line)["loss"] for line in log if '"loss"' in line] for log in logs]
+    assert len(losses[0]) == 4
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     # Adam divides by the gradient's own size, so that where it is tiny, rounding decides about a step of at most 4e-3.
     differences = torch.cat([(two[key] - one[key]).abs().flatten() for key in one])
     assert differences.quantile(0.99) < 1e-5
@@ -123,7 +128,7 @@ def test_another_recipe_is_refused_in_the_same_folder(tiny_recipe: MakeRecipe, t
 
 def test_what_only_says_how_may_change(tiny_recipe: MakeRecipe, trained_runs: Path) -> None:
     recipe = tiny_recipe("image", trained_runs, log_every=16, micro_batch_size=1)
-    train(recipe.model_copy(update={"workers": 0, "gradient_checkpointing": True}))
+    train(recipe.model_copy(update={"workers": 0, "gradient_checkpointing": True, "parallel": "fsdp"}))
 
 
 def test_micro_batches_add_up_to_the_batch(tiny_recipe: MakeRecipe, trained_runs: Path, tmp_path: Path) -> None:
@@ -151,11 +156,12 @@ def trainer_batch(trainer: Trainer):
 
 def test_bf16_is_close_to_fp32(tiny_recipe: MakeRecipe, trained_runs: Path, tmp_path: Path) -> None:
     losses = []
-    for precision in ("fp32", "bf16"):
-        recipe = tiny_recipe("video", trained_runs, tmp_path / precision).model_copy(update={"precision": precision})
+    for i, (precision, again) in enumerate([("fp32", False), ("bf16", False), ("bf16", True)]):
+        recipe = tiny_recipe("video", trained_runs, tmp_path / str(i))
+        recipe = recipe.model_copy(update={"precision": precision, "gradient_checkpointing": again})
         trainer = Trainer(recipe, build_task(recipe, CPU), CPU)
         losses.append(trainer._add_gradients([0, 1, 2, 3], trainer_batch(trainer))["loss"])
-    assert losses[0] != losses[1]
+    assert losses[0] != losses[1] == losses[2]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
@@ -188,21 +194,32 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_recipe: MakeRecipe, traine
 
 
 def test_the_last_checkpoints_are_kept_and_unfinished_ones_are_no_checkpoints(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints = Checkpoints(tmp_path, 2, Processes())
     for samples in (4, 8, 12):
-        checkpoints.save(samples, {"samples": samples})
+        checkpoints.save(samples, {"network": {"weight": torch.full((2,), float(samples))}})
     (tmp_path / "000000000016.unfinished").mkdir()
     assert [int(path.name) for path in checkpoints.saved()] == [8, 12]
-    state = checkpoints.load()
-    assert state is not None and state["samples"] == 12
+    weight = torch.zeros(2)
+    assert checkpoints.load({"network": {"weight": weight}}) == 12
+    assert weight.tolist() == [12, 12]
 
 
 def test_a_damaged_checkpoint_says_which(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, keep=2)
-    checkpoints.save(4, {"samples": 4})
-    (tmp_path / "000000000004/state.pt").write_bytes(b"junk")
-    with pytest.raises(TimeloomError, match="000000000004"):
-        checkpoints.load()
+    checkpoints = Checkpoints(tmp_path, 2, Processes())
+    state = {"network": {"weight": torch.zeros(2)}}
+    checkpoints.save(4, state)
+    for other in ({"weight": torch.zeros(3)}, {"bias": torch.zeros(2)}):
+        with pytest.raises(TimeloomError, match=r"000000000004.*(Size mismatch|Missing key)"):
+            checkpoints.load({"network": other})
+    (file,) = (tmp_path / "000000000004").glob("*.safetensors")
+    whole = file.read_bytes()
+    for damaged in (whole[:-1], bytes(len(whole))):
+        file.write_bytes(damaged)
+        with pytest.raises(TimeloomError, match="000000000004"):
+            checkpoints.load(state)
+    file.unlink()
+    with pytest.raises(TimeloomError, match=r"files\.json"):
+        checkpoints.load(state)
 
 
 def test_learning_rate_warms_up_and_decays() -> None:

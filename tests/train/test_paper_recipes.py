@@ -105,7 +105,7 @@ def test_stand_ins_are_the_known_model(family, tmp_path, monkeypatch):
         expected = {key: tensor.shape for key, tensor in on_meta(part).state_dict().items()}
         assert {key: tensor.shape for key, tensor in networks[part.name].state_dict().items()} == expected
     assert task.schedule.config.beta_end == 0.012
-    assert task.encode_text(["a clip"]).shape == (1, 77, networks["unet"].config.cross_attention_dim)
+    assert task.encoder.text(["a clip"]).shape == (1, 77, networks["unet"].config.cross_attention_dim)
 
 
 def test_folders_that_exist_need_no_stand_in(tiny_recipe, trained_runs, tmp_path):

@@ -1,10 +1,11 @@
-"""`timeloom model`: bring a model from elsewhere into Timeloom's format, and tell its size and cost.
+"""`timeloom model`: bring a model from elsewhere into Timeloom's format, tell its size and cost, and publish it.
 
 timeloom model convert v1-5-pruned.safetensors sd15-shift --temporal shift
 timeloom model merge sd15 runs/motion/adapter sd15-motion
 timeloom model diff sd15 sd15-tuned motion.safetensors
 timeloom model info digits-shift
 timeloom model info --config ldm-text2img-large --temporal attention
+timeloom model push runs/video/model me/my-model --private
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ USAGE = """usage: timeloom model convert SRC DST --temporal shift      an image 
        timeloom model merge MODEL ADAPTER DST                a model with an adapter folded into its weights
        timeloom model diff BASE TUNED ADAPTER                what training changed in a model, as an adapter
        timeloom model info MODEL                             parameters, operations and memory
+       timeloom model push FOLDER USER/NAME                  publish a model on the Hugging Face Hub
 
 timeloom model VERB --help says more."""
 
@@ -138,6 +140,20 @@ class InfoOptions:
     """Print everything as JSON; FLOPs are operations, memory is bytes."""
 
 
+@dataclass(frozen=True)
+class PushOptions:
+    """Publish a model folder on the Hugging Face Hub, after checking that it is whole. Needs a login: hf auth login."""
+
+    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+    """A model folder. Where it has no README.md, a model card is written into it for you to complete."""
+    repository: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="USER/NAME")]
+    """Model repository on the Hub; made where there is none, added to where there is one."""
+    private: bool = False
+    """Where the repository is made: for your eyes only."""
+    dry_run: bool = False
+    """Check the model and list what would be sent; send and write nothing."""
+
+
 def main(args: list[str]) -> int:
     """Run `timeloom model` and return its exit code."""
     verb, *rest = args or [""]
@@ -149,8 +165,10 @@ def main(args: list[str]) -> int:
         return diff(command_options.parse(DiffOptions, rest, prog="timeloom model diff"))
     if verb == "info":
         return info(command_options.parse(InfoOptions, rest, prog="timeloom model info"))
+    if verb == "push":
+        return push(command_options.parse(PushOptions, rest, prog="timeloom model push"))
     if verb and not verb.startswith("-"):
-        raise unknown_name("model command", verb, ["convert", "merge", "diff", "info"])
+        raise unknown_name("model command", verb, ["convert", "merge", "diff", "info", "push"])
     print(USAGE)
     return 0 if verb else 2
 
@@ -262,6 +280,21 @@ def _read_folder(name: str, variant: str | None) -> tuple[Path, Model]:
 
 def _given(options: Any, *names: str) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def push(options: PushOptions) -> int:
+    """Publish, and say what was sent."""
+    from timeloom.model.push import choose_files, upload
+
+    folder = options.model.expanduser()
+    files, left_out = choose_files(folder)
+    for name in files:
+        print(f"{(folder / name).stat().st_size / 1e6:>10,.1f} MB  {name}")
+    if left_out:
+        print(f"not sent: {', '.join(left_out)}")
+    if not options.dry_run:
+        print(upload(folder, files, options.repository, options.private))
+    return 0
 
 
 def info(options: InfoOptions) -> int:

@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from timeloom.data import write_contact_sheet
+from timeloom.data.contact_sheet import contact_sheet
 from timeloom.train.components import load_vae
 from timeloom.train.recipe import Recipe
 from timeloom.train.task import Batch, SampleRandom, Task
@@ -76,14 +76,12 @@ class AutoencoderTask(Task):
         return {"loss": error.square().mean().item(), "psnr_db": psnr.mean().item(), "psnr_db_worst": psnr.min().item()}
 
     @torch.no_grad()
-    def preview(self, batch: Batch, path: Path) -> None:
+    def preview(self, batch: Batch) -> np.ndarray:
         images = batch.pixels(self.device)[:8, 0]
         reconstructed = self.vae.decode(self.vae.encode(images).latent_dist.mean).sample
         both = torch.stack([images, reconstructed.clamp(-1, 1)], dim=1)  # (B, 2, 3, H, W)
         pixels = ((both.permute(0, 1, 3, 4, 2) + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
-        write_contact_sheet(
-            path, list(np.asarray(pixels)), batch.captions[:8], columns=2, title="clip | reconstruction"
-        )
+        return contact_sheet(list(pixels), batch.captions[:8], columns=2, title="clip | reconstruction")
 
     def save(self, folder: Path) -> None:
         """`vae/`, with the scaling factor that gives the held-out latents unit variance (Latent Diffusion, App. G)."""

@@ -8,9 +8,14 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from timeloom.train.parallel import local
+
 
 class Average:
-    """Exponential moving average of a network's weights (half-life in samples, EDM2 style)."""
+    """Exponential moving average of a network's weights (half-life in samples, EDM2 style).
+
+    Of a sharded network each process averages its shares: the average's share is the shares' average.
+    """
 
     def __init__(self, network: nn.Module, half_life: float) -> None:
         self.network, self.half_life = network, half_life
@@ -24,8 +29,8 @@ class Average:
         if self.weights:
             keep = 0.5 ** (batch_size / max(1.0, min(self.half_life, samples / 10)))
             current = dict(self.network.named_parameters())
-            names = list(self.weights)
-            torch._foreach_lerp_([self.weights[n] for n in names], [current[n] for n in names], 1 - keep)
+            averages = [local(average) for average in self.weights.values()]
+            torch._foreach_lerp_(averages, [local(current[name]) for name in self.weights], 1 - keep)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
@@ -41,4 +46,4 @@ class Average:
     def _put(self, weights: dict[str, torch.Tensor]) -> None:
         current = dict(self.network.named_parameters())
         for name, value in weights.items():
-            current[name].copy_(value)
+            local(current[name]).copy_(local(value))

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from timeloom.adapters import Use, family
-from timeloom.data import write_contact_sheet
+from timeloom.data.contact_sheet import contact_sheet
 from timeloom.errors import TimeloomError
 from timeloom.train.components import load_unet, training_schedule
 from timeloom.train.encode import Encoder
 from timeloom.train.lora import add_lora, save_lora
+from timeloom.train.parallel import Processes
 from timeloom.train.recipe import Recipe
 from timeloom.train.task import Batch, SampleRandom, Task
 
@@ -140,13 +142,14 @@ class DiffusionTask(Task):
             losses[f"loss_t{timestep:03d}"] = self._error(latents, noise, timesteps, text).mean().item()
         return {"loss": sum(losses.values()) / len(losses), **losses}
 
-    def preview(self, batch: Batch, path: Path) -> None:
+    def preview(self, batch: Batch) -> np.ndarray:
+        """Clips for the prompts, shared among the processes, each drawn alone: however many processes, the same."""
         options = self.recipe.preview
         prompts = options.prompts or batch.captions[:PREVIEW_CLIPS]
         pipeline = self._pipeline()
         pipeline.set_progress_bar_config(disable=True)
-        frames = pipeline(prompts, seeds=list(range(len(prompts)))).frames
-        write_contact_sheet(path, list(frames), prompts)
+        clips = Processes().share(lambda i: pipeline(prompts[i], seeds=[i]).frames[0], range(len(prompts)))
+        return contact_sheet(clips, prompts)
 
     def save(self, folder: Path) -> None:
         if not self.recipe.model.lora:

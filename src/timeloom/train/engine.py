@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import cast
 
 import torch
-import torch.distributed as dist
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from timeloom.data import write_image
 from timeloom.data.order import Order
 from timeloom.data.sources import describe_sources, open_sources
 from timeloom.errors import TimeloomError
@@ -27,25 +28,23 @@ from timeloom.train.average import Average
 from timeloom.train.checkpoints import Checkpoints
 from timeloom.train.feed import HELD_OUT_START, Feed, first_captions, read_batch
 from timeloom.train.log import Log, Means
-from timeloom.train.precision import precision
-from timeloom.train.recipe import OptimizerOptions, Recipe
+from timeloom.train.optimizer import (
+    allocate_state,
+    learning_rate,
+    make_optimizer,
+    put_state,
+    set_learning_rate,
+    state_tensors,
+)
+from timeloom.train.parallel import Processes, Spread, local
+from timeloom.train.precision import attention, precision
+from timeloom.train.recipe import Recipe
 from timeloom.train.run_folder import claim
 from timeloom.train.task import Batch, SampleRandom, Task
 from timeloom.train.trainable import select_trainable
 
 FIRST_STEPS = 3
 """By then every trainable tensor must have had a gradient."""
-
-
-def learning_rate(options: OptimizerOptions, samples: int, total: int) -> float:
-    """Linear warm-up, then constant, or a cosine down to the final rate."""
-    peak, final = options.learning_rate, options.final_learning_rate
-    if samples < options.warmup_samples:
-        return peak * (samples + 1) / options.warmup_samples
-    if final is None:
-        return peak
-    done = (samples - options.warmup_samples) / max(1, total - options.warmup_samples)
-    return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
 class Trainer:
@@ -59,7 +58,8 @@ class Trainer:
     def __init__(self, recipe: Recipe, task: Task, device: torch.device) -> None:
         self.recipe, self.task, self.device = recipe, task, device
         self.folder = Path(recipe.output)
-        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        self.processes = Processes()
+        self.rank, self.world, self.say = self.processes.rank, self.processes.world, self.processes.say
         if recipe.schedule.batch_size % self.world:
             raise TimeloomError(f"schedule.batch_size must divide by the {self.world} processes.")
         self.window = recipe.data.window
@@ -71,48 +71,36 @@ class Trainer:
         if task.encoder and (plan := task.encoder.plan_cache(self.training, self.held_out, recipe.data)):
             self.say(plan)
         self.samples = 0
-        self.checkpoints = Checkpoints(self.folder / "checkpoints", recipe.schedule.keep_checkpoints)
-        self.log = Log(self.folder, active=self.rank == 0)
+        self.checkpoints = Checkpoints(self.folder / "checkpoints", recipe.schedule.keep_checkpoints, self.processes)
         claim(self.folder, recipe, started=bool(self.checkpoints.saved()), write=self.rank == 0)
-        self._rank_zero_first(lambda: task.prepare(self.folder, first_captions(self.order)))
-        self.network = task.network
-        self.network.train()
-        select_trainable(self.network, recipe.model.learning)
-        options = recipe.optimizer
-        trained = [p for p in self.network.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            trained, lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay, fused=True
-        )
+        self.log = Log(self.folder, self.rank == 0, recipe.trackers, recipe.model_dump(mode="json"))
+        self.processes.first_then_others(lambda: task.prepare(self.folder, first_captions(self.order)))
+        task.network.train()
+        select_trainable(task.network, recipe.model.learning)
+        self.spread = Spread(task, recipe, self.processes)
+        self.network = self.spread.network
+        self.optimizer = make_optimizer(recipe.optimizer, [p for p in self.network.parameters() if p.requires_grad])
         self.untouched = {name for name, parameter in self.network.named_parameters() if parameter.requires_grad}
         self.average = Average(self.network, recipe.ema_half_life_samples)
         self._resume()
         if recipe.compile:
             self.network.compile()
-        if self.world > 1:
-            task.network = DistributedDataParallel(self.network)
 
-    def say(self, line: str) -> None:
-        """Print once, whatever the number of processes."""
-        if self.rank == 0:
-            print(line, flush=True)
-
-    def _rank_zero_first(self, action) -> None:  # type: ignore[no-untyped-def]
-        if self.rank == 0:
-            action()
-        if self.world > 1:
-            dist.barrier()
-            if self.rank:
-                action()
+    def _state(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Everything that a checkpoint holds, by tensors that live in the run; the samples seen are its name."""
+        return {
+            "network": self.network.state_dict(),
+            "average": self.average.weights,
+            "optimizer": state_tensors(self.optimizer, self.network),
+        }
 
     def _resume(self) -> None:
-        state = self.checkpoints.load()
-        if state is None:
+        if not self.checkpoints.saved():
             return
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for name, value in state["average"].items():
-            self.average.weights[name].copy_(value)
-        self.samples = state["samples"]
+        allocate_state(self.optimizer)
+        state = self._state()
+        self.samples = self.checkpoints.load(state)
+        put_state(self.optimizer, self.network, state["optimizer"])
         self.log.rewind(self.samples)
         self.say(f"resuming after {self.samples:,} samples")
 
@@ -145,10 +133,11 @@ class Trainer:
             if last or _crosses(before, self.samples, schedule.validate_every):
                 self._validate()
             if last or _crosses(before, self.samples, schedule.checkpoint_every):
-                self._checkpoint()
-        with self.average.applied():
+                self.checkpoints.save(self.samples, self._state())
+        with self.average.applied(), self.spread.whole():
             if self.rank == 0:
                 self._save_model()
+        self.log.close()
         if feed.ledger.dropped:
             self.say(f"clips read: {feed.ledger.summary()}")
         self.say(f"done: {self.folder / self.task.product}")
@@ -167,11 +156,11 @@ class Trainer:
     def _step(self, numbers: list[int], batch: Batch) -> dict[str, float]:
         torch.manual_seed(self.recipe.seed + numbers[0])  # dropout, if a network has any
         rate = learning_rate(self.recipe.optimizer, self.samples, self.recipe.schedule.total_samples)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         metrics = self._add_gradients(numbers, batch)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.optimizer.max_grad_norm)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         if not (math.isfinite(metrics["loss"]) and torch.isfinite(norm)):
             raise TimeloomError(
                 f"After {self.samples:,} samples the loss ({metrics['loss']}) or its gradient ({norm.item()}) is not "
@@ -188,8 +177,9 @@ class Trainer:
         for first in range(0, len(numbers), size):
             part, clips = numbers[first : first + size], batch.part(first, first + size)
             network, last = self.task.network, first + size >= len(numbers)
-            local = not last and isinstance(network, DistributedDataParallel)  # gradients are exchanged once a step
-            with cast(DistributedDataParallel, network).no_sync() if local else contextlib.nullcontext():
+            waits = not last and isinstance(network, DistributedDataParallel)  # gradients are exchanged once a step
+            alone = cast(DistributedDataParallel, network).no_sync() if waits else contextlib.nullcontext()
+            with alone, attention(self.recipe.precision, self.device):
                 with precision(self.recipe.precision, self.device):
                     loss, metrics = self.task.loss(clips, SampleRandom(self.recipe.seed, part))
                 loss = loss * (len(part) / len(numbers))
@@ -204,22 +194,20 @@ class Trainer:
         Not at once: behind a projection that is zero at first, gradients begin with the second step.
         """
         step = self.samples // self.recipe.schedule.batch_size
-        if step >= FIRST_STEPS or not self.untouched:
+        if step >= FIRST_STEPS:
             return
         for name, parameter in self.network.named_parameters():
-            if parameter.grad is not None and parameter.grad.any():
+            if parameter.grad is not None and local(parameter.grad).any():
                 self.untouched.discard(name)
-        if self.untouched and step == FIRST_STEPS - 1:
-            raise TimeloomError(f"{min(self.untouched)} gets no gradient, so it would never be trained.")
+        if step == FIRST_STEPS - 1:
+            untouched = set.intersection(*self.processes.gather(self.untouched))
+            if untouched:
+                raise TimeloomError(f"{min(untouched)} gets no gradient, so it would never be trained.")
 
     def _over_processes(self, means: dict[str, float]) -> dict[str, float]:
         """The mean over all processes that have a number of this name."""
-        if self.world == 1:
-            return means
-        each: list[dict[str, float]] = [{} for _ in range(self.world)]
-        dist.all_gather_object(each, means)
         joint = Means()
-        for one in each:
+        for one in self.processes.gather(means):
             joint.add(**one)
         return joint.take()
 
@@ -239,30 +227,17 @@ class Trainer:
     def _validate(self) -> None:
         """Held-out numbers and a preview, with the average weights. Every process computes; the first one writes."""
         clips = len(self.held_out)
-        with self.average.applied(), torch.random.fork_rng():
-            self.network.eval()
-            unwrapped, self.task.network = self.task.network, self.network
-            starts = [HELD_OUT_START] * clips
+        starts = [HELD_OUT_START] * clips
+        with self.average.applied(), self.spread.whole(), torch.random.fork_rng():
             batch = read_batch(self.held_out, list(range(clips)), self.window, starts, self.latent_cache)
             numbers = self.task.validate(batch, SampleRandom(self.recipe.seed, list(range(clips))))
-            if self.rank == 0:
-                preview = self.folder / "previews" / f"{self.samples:012d}.png"
-                preview.parent.mkdir(parents=True, exist_ok=True)
-                self.task.preview(batch, preview)
-            self.task.network = unwrapped
-            self.network.train()
+            preview = self.task.preview(batch)
+        if self.rank == 0:
+            path = self.folder / "previews" / f"{self.samples:012d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_image(path, preview, overwrite=True)
         self.log.write(self.samples, **{f"validation/{name}": value for name, value in numbers.items()})
         self.say("  held out: " + "  ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
-
-    def _checkpoint(self) -> None:
-        if self.rank == 0:
-            state = {
-                "samples": self.samples,
-                "network": self.network.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "average": self.average.weights,
-            }
-            self.checkpoints.save(self.samples, state)
 
     def _save_model(self) -> None:
         target = self.folder / self.task.product

@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from timeloom.train.trackers import Tracker
 
 
 class Means:
@@ -27,16 +31,20 @@ class Means:
 
 
 class Log:
-    """One status line, `stats.jsonl` always, TensorBoard where it is installed."""
+    """`stats.jsonl` always, TensorBoard where it is installed, and the trackers that the recipe names."""
 
-    def __init__(self, folder: Path, active: bool) -> None:
+    def __init__(
+        self, folder: Path, active: bool, trackers: Sequence[str] = (), config: dict[str, Any] | None = None
+    ) -> None:
         self.folder, self.active, self.board = folder, active, None
+        self.trackers: list[Tracker] = []
         if active:
             folder.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(ImportError):
                 from torch.utils.tensorboard import SummaryWriter
 
                 self.board = SummaryWriter(str(folder / "tensorboard"))
+            self.trackers = [Tracker(name, folder, config or {}) for name in trackers]
 
     def write(self, samples: int, **numbers: float) -> None:
         """Append numbers at this many samples."""
@@ -47,6 +55,8 @@ class Log:
         for name, value in numbers.items():
             if self.board:
                 self.board.add_scalar(name, value, samples)
+        for tracker in self.trackers:
+            tracker.write(samples, numbers)
 
     def rewind(self, samples: int) -> None:
         """Forget what was logged after a checkpoint from which training goes on."""
@@ -55,3 +65,10 @@ class Log:
             lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
             kept = [line for line in lines if json.loads(line)["samples"] <= samples]
             path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+    def close(self) -> None:
+        """Write out what is still held back."""
+        if self.board:
+            self.board.close()
+        for tracker in self.trackers:
+            tracker.finish()

@@ -72,9 +72,11 @@ class Plan:
     stands_in_for: tuple[str, ...] = ()
     """Model folders that were not there, counted by the configs of the recipe's `model.family`."""
 
-    def memory_bytes(self, samples: int) -> int:
-        """State, and activations of so many samples at a time; libraries and work space come on top."""
-        return self.state_bytes + samples * self.activation_bytes_per_sample
+    def memory_bytes(self, samples: int, shards: int = 1) -> int:
+        """State, that of what is trained cut into `shards`, and activations of so many samples at a time; libraries and
+        work space come on top."""
+        frozen = 4 * sum(self.frozen.values())
+        return frozen + (self.state_bytes - frozen) // shards + samples * self.activation_bytes_per_sample
 
     def device_seconds(self, machines: Machines) -> float:
         """One device's time for one sample."""
@@ -153,7 +155,7 @@ def describe_plan(recipe: Recipe, plan: Plan, machines: Machines | None, clips: 
     schedule, devices = recipe.schedule, machines.devices if machines else 1
     total, share = schedule.total_samples, -(-schedule.batch_size // devices)
     at_once = min(schedule.micro_batch_size or share, share)
-    distinct = clips or total
+    distinct, shards = clips or total, devices if recipe.parallel == "fsdp" else 1
     kept = (recipe.data.windows or 0) * plan.latent_bytes + plan.text_bytes
     told: dict[str, Any] = {
         "recipe": recipe.model_dump(mode="json"),
@@ -169,7 +171,8 @@ def describe_plan(recipe: Recipe, plan: Plan, machines: Machines | None, clips: 
             "state": plan.state_bytes,
             "activations_per_sample": plan.activation_bytes_per_sample,
             "samples_at_once": at_once,
-            "device": plan.memory_bytes(at_once),
+            "shards": shards,
+            "device": plan.memory_bytes(at_once, shards),
         },
         "storage": {
             "checkpoint": plan.checkpoint_bytes,
@@ -227,9 +230,10 @@ def _size_rows(recipe: Recipe, told: dict[str, Any]) -> Iterator[tuple[str, str]
     yield "operations", f"{_si(flops['per_sample'])}FLOP a sample{encoding}; {_si(flops['total'])}FLOP in all"
     yield (
         "memory of a device",
-        f"{_binary(memory['state'])} of weights, gradients, optimizer and average + {memory['samples_at_once']} x "
-        f"{_binary(memory['activations_per_sample'])} of activations = {_binary(memory['device'])}, "
-        "and what the libraries take",
+        f"{_binary(memory['state'])} of weights, gradients, optimizer and average"
+        + (f", what is trained in {memory['shards']} shards, " if memory["shards"] > 1 else " ")
+        + f"+ {memory['samples_at_once']} x {_binary(memory['activations_per_sample'])} of activations = "
+        f"{_binary(memory['device'])}, and what the libraries take",
     )
     checkpoint, model = _binary(storage["checkpoint"]), _binary(storage["model"])
     yield "checkpoints", f"{recipe.schedule.keep_checkpoints} x {checkpoint}, and {model} of model at the end"

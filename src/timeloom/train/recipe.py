@@ -95,6 +95,8 @@ class ModelOptions(Schema):
 class OptimizerOptions(Schema):
     """Adam with decoupled weight decay."""
 
+    kind: Literal["adamw", "adamw_8bit"] = "adamw"
+    """adamw_8bit keeps Adam's moments in 8 bits, 2 bytes a parameter in place of 8 (the extra optim8bit)."""
     learning_rate: float = Field(default=5e-5, gt=0)
     """Peak; the paper's value is the default (facts: Adam, 5e-5, batch 256)."""
     final_learning_rate: float | None = Field(default=None, ge=0)
@@ -170,6 +172,10 @@ class Recipe(Schema):
     """Samples after which the moving average of the weights has half forgotten; 0 keeps no average."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """Of the forward and backward pass; weights and optimizer are always fp32."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """How the network lies on several processes: whole on each, or in shards (FSDP2) where it is too large for that."""
+    trackers: list[Literal["wandb", "trackio"]] = Field(default_factory=list)
+    """Where the log goes beside stats.jsonl and TensorBoard; each is an extra of its name."""
     compile: bool = False
     """torch.compile the network: minutes at the start, faster steps after."""
     gradient_checkpointing: bool = False
@@ -187,6 +193,8 @@ class Recipe(Schema):
             raise ValueError(f"model.lora: only a U-Net is trained so (image, video), not the {self.task}")
         if self.loss.crop > min(self.data.height, self.data.width):
             raise ValueError("loss.crop: a crop cannot be larger than the frame")
+        if self.compile and self.parallel == "fsdp":
+            raise ValueError("compile: cannot go with parallel: fsdp")
         return self
 
 

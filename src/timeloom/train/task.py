@@ -129,8 +129,8 @@ class Task(ABC):
         """Named numbers on a held-out batch; less is better for `loss`."""
 
     @abstractmethod
-    def preview(self, batch: Batch, path: Path) -> None:
-        """Draw what the network can do now as a PNG at `path`; `batch` is held out."""
+    def preview(self, batch: Batch) -> np.ndarray:
+        """Draw what the network can do now: uint8 (H, W, 3); `batch` is held out. Processes may share the drawing."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:

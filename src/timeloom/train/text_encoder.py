@@ -13,13 +13,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from tokenizers import pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from timeloom.data import write_image
 from timeloom.errors import TimeloomError
 from timeloom.train.components import new_text_encoder
 from timeloom.train.recipe import Recipe
@@ -127,11 +127,11 @@ class TextEncoderTask(Task):
         return {"loss": loss.item(), **{name: value.item() for name, value in metrics.items()}}
 
     @torch.no_grad()
-    def preview(self, batch: Batch, path: Path) -> None:
+    def preview(self, batch: Batch) -> np.ndarray:
         """Probabilities of each clip (across) for each caption (down): a bright diagonal is right."""
         probabilities = self._compare(batch)[0][:32, :32].softmax(dim=1)
         grey = (probabilities * 255).round().to(torch.uint8).repeat_interleave(12, 0).repeat_interleave(12, 1)
-        write_image(path, grey[..., None].expand(-1, -1, 3).cpu().numpy(), overwrite=True)
+        return grey[..., None].expand(-1, -1, 3).cpu().numpy()
 
     def save(self, folder: Path) -> None:
         self.text_encoder.save_pretrained(folder / "text_encoder")

@@ -20,7 +20,7 @@ from timeloom.data import write_contact_sheet
 
 PICTURES = Path(__file__).parent / "pictures"
 RUNS = Path("runs/digits")
-STAGES = ("text_encoder", "autoencoder", "autoencoder_whole", "image", "image_fine", "video_shift")
+STAGES = ("text_encoder", "autoencoder", "autoencoder_whole", "image", "image_fine", "video_shift", "video_shift_fine")
 TOUR = (
     "a red seven moves left on black",
     "a green three bounces on stripes",

@@ -29,7 +29,8 @@ def test_the_digits_recipes_run_for_two_steps_one_after_the_other(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     stages = {"text_encoder": 4, "autoencoder": 2, "autoencoder_whole": 2, "image": 2, "image_fine": 2}
-    small = {**stages, "video_shift": 4, "video_attention": 4}
+    videos = ("video_shift", "video_shift_fine", "video_attention", "video_attention_fine")
+    small = {**stages, **dict.fromkeys(videos, 4)}
     for name, batch in small.items():
         recipe = load_recipe(
             recipes.find(f"digits/{name}"),
@@ -41,7 +42,7 @@ def test_the_digits_recipes_run_for_two_steps_one_after_the_other(
             ],
         )
         Trainer(recipe, build_task(recipe, CPU), CPU).run()
-    for video in ("video_shift", "video_attention"):
+    for video in videos:
         assert (tmp_path / f"runs/digits/{video}/model/model_index.json").is_file()
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from timeloom.data.digits import ATTRIBUTES, combinations_of
 from timeloom.errors import TimeloomError
 from timeloom.evaluate.command import Options, _check_numbers, evaluate, hash_model, print_table, write_result
-from timeloom.evaluate.digits_protocol import ClipStore, Protocol, draw_real_clips, make_prompts
+from timeloom.evaluate.digits_protocol import ClipStore, Protocol, draw_real_clips, for_images, make_prompts
 
 PROTOCOL = Protocol(16, 8.0, 64, 64, 20, 4.0, "ddim", "fp32", "0" * 64, "0.1.0", "2.13.0")
 PROMPTS = make_prompts(24)
@@ -28,10 +28,10 @@ class Painter:
     def __call__(self, texts, *, seeds, num_frames, height, width, num_inference_steps, guidance_scale):
         if self.stop_after is not None and len(self.seeds) >= self.stop_after:
             raise KeyboardInterrupt
-        assert (num_frames, height, width, num_inference_steps, guidance_scale) == (16, 64, 64, 20, 4.0)
+        assert (height, width, num_inference_steps, guidance_scale) == (64, 64, 20, 4.0)
         self.seeds += seeds
         chosen = [PROMPTS[(self.by_text[text] + self.shift) % len(PROMPTS)] for text in texts]
-        return SimpleNamespace(frames=draw_real_clips(chosen, PROTOCOL))
+        return SimpleNamespace(frames=draw_real_clips(chosen, replace(PROTOCOL, num_frames=num_frames)))
 
 
 def run(pipe, folder, judge, batch_size=8, prompts=PROMPTS, protocol=PROTOCOL, overwrite=False):
@@ -72,6 +72,31 @@ def test_a_model_that_mixes_prompts_up_is_wrong(judge, tmp_path):
     for name, was in failure["wrong"].items():
         assert was["asked"] == PROMPTS[failure["index"]].attributes[name] != was["seen"]
     assert (tmp_path / "failures.png").is_file()
+
+
+def test_images_are_judged_without_motion(judge, tmp_path):
+    prompts, protocol = for_images(PROMPTS), replace(PROTOCOL, num_frames=1)
+    assert [prompt.index for prompt in prompts] == [p.index for p in PROMPTS if p.attributes["motion"] != "spin"]
+    assert 0 < len(prompts) < len(PROMPTS)
+    painter = Painter()
+    result = run(painter, tmp_path, judge, prompts=prompts, protocol=protocol)
+    assert painter.seeds == [prompt.index for prompt in prompts]
+    assert list(result["model_right"]) == ["digit", "colour", "background", "all"]
+    assert result["model_right"] == result["judge"]  # the very frames that the judge was measured on
+    assert result["model_right"]["all"]["all"]["value"] >= 0.95
+    printed = io.StringIO()
+    print_table({"model": "painter", **result}, Console(file=printed, width=160))
+    assert "all three" in printed.getvalue() and "motion" not in printed.getvalue()
+    with pytest.raises(TimeloomError, match="All prompts spin"):
+        for_images([prompt for prompt in PROMPTS if prompt.attributes["motion"] == "spin"])
+
+
+def test_marks_are_the_counts_prompt_by_prompt(judge, tmp_path):
+    result = run(Painter(shift=1), tmp_path, judge)
+    for metric, marks in result["marks"].items():
+        assert marks.count("1") == result["model_right"][metric]["all"]["right"] and len(marks) == len(PROMPTS)
+    wrong = {PROMPTS[place].index for place, mark in enumerate(result["marks"]["all"]) if mark == "0"}
+    assert wrong == {failure["index"] for failure in result["failures"]}
 
 
 def test_stopped_and_run_again_is_the_same(judge, tmp_path):
@@ -138,7 +163,10 @@ def test_the_hash_of_a_model_knows_its_weights_and_not_its_card(tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [Options(num_prompts=0), Options(batch_size=0), Options(steps=0), Options(seed=-1), Options(guidance=float("nan"))],
+    [
+        *(Options(num_prompts=0), Options(batch_size=0), Options(steps=0), Options(frames=0)),
+        *(Options(seed=-1), Options(guidance=float("nan"))),
+    ],
 )
 def test_bad_numbers(options):
     with pytest.raises(TimeloomError, match="must be"):

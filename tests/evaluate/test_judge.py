@@ -152,9 +152,25 @@ def test_two_frames_are_enough_to_read_what_stands_still(judge):
     assert (verdict.digit, verdict.colour, verdict.background) == ("7", "red", "gray")
 
 
+def test_an_image_is_judged_without_its_motion(judge):
+    image = draw(a_scene(motion="left"))[:, :1]
+    assert judge(image) == [Verdict("7", "red", "gray")]
+    assert judge(np.full((1, 1, 64, 64, 3), 128, np.uint8)) == [Verdict()]
+
+
+def test_accuracy_on_real_images(judge, real):
+    """One frame of each clip, at all moments; what spins is at any angle, and left out."""
+    upright = [place for place, scene in enumerate(real.scenes) if scene.motion != "spin"]
+    images = np.stack([real.frames[place, place % 16 : place % 16 + 1] for place in upright])
+    found = accuracies(judge(images), [real.scenes[place] for place in upright])
+    assert found.pop("motion") == 0
+    for name, accuracy in found.items():
+        assert accuracy >= 0.97, name
+
+
 @pytest.mark.parametrize(
     "clips",
-    [np.zeros((1, 16, 64, 64, 3)), np.zeros((16, 64, 64, 3), np.uint8), np.zeros((1, 1, 64, 64, 3), np.uint8)],
+    [np.zeros((1, 16, 64, 64, 3)), np.zeros((16, 64, 64, 3), np.uint8), np.zeros((1, 0, 64, 64, 3), np.uint8)],
 )
 def test_what_is_no_batch_of_clips_is_refused(judge, clips):
     with pytest.raises(TimeloomError, match="judge needs"):

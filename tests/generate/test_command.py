@@ -35,6 +35,14 @@ def test_the_same_seed_gives_the_same_bytes_alone_and_among_others(generate, tmp
     assert (tmp_path / "out/000001-a-red-seven.mp4").read_bytes() == (tmp_path / "alone.mp4").read_bytes()
 
 
+def test_without_its_mechanism_every_frame_stands_alone(generate, tmp_path):
+    assert generate(PROMPT, "--output", "with.png", "--format", "png") == 0
+    assert generate(PROMPT, "--output", "without.png", "--without-temporal") == 0
+    assert read_metadata(tmp_path / "without.png")["without_temporal"] == "True"
+    assert "without_temporal" not in read_metadata(tmp_path / "with.png")
+    assert (read_video(tmp_path / "with.png") != read_video(tmp_path / "without.png")).any()
+
+
 def test_one_frame_becomes_an_image(generate, tmp_path):
     assert generate(PROMPT, "--frames", "1") == 0
     assert read_video(tmp_path / "a-red-seven.png").shape == (1, 16, 16, 3)

@@ -118,6 +118,22 @@ def test_the_middle_attends_between_its_two_resnets():
     assert order == ["transformer", "time", "last conv"]
 
 
+@pytest.mark.parametrize("temporal", ["shift", "attention"])
+@torch.no_grad()
+def test_without_its_mechanism_it_is_the_image_network_again(temporal):
+    video = build(CONFIGS["sd1"], temporal)
+    for layer in getattr(video.temporal_mechanism, "attentions", {}).values():
+        trained(layer)
+    image = build(CONFIGS["sd1"])
+    image.load_state_dict(video.state_dict(), strict=temporal == "shift")
+    inputs = clip_inputs(2, 3)
+    before = video(*inputs).sample
+    video.remove_temporal_mechanism()
+    assert not torch.allclose(video(*inputs).sample, before, atol=1e-3)
+    assert torch.equal(video(*inputs).sample, image(*inputs).sample)
+    assert video.config.temporal == "none" and video.state_dict().keys() == image.state_dict().keys()
+
+
 def test_the_papers_baseline_has_its_size():
     """Latent-VDM: 872.3 M + 49.6 M (facts: 4C² at 16 transformers; beside it, norms and biases of 0.05 M)."""
     with torch.device("meta"):

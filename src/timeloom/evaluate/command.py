@@ -2,6 +2,7 @@
 
 timeloom evaluate --protocol digits --model digits-shift
 timeloom evaluate --protocol digits --model PATH --num-prompts 64 --output out/
+timeloom evaluate --protocol digits --model digits-shift --frames 1
 """
 
 from __future__ import annotations
@@ -44,12 +45,16 @@ class Options:
     """A change to add to the U-Net: an adapter's .safetensors file, or its folder."""
     adapter_scale: float = 1.0
     """How much of the adapter; 0 leaves the weights as they are."""
+    without_temporal: bool = False
+    """Take the temporal mechanism out, so that no frame sees another: the paper's ablation."""
     protocol: Literal["digits"] = "digits"
     """digits: digit, colour, background and motion of clips of the built-in data set."""
     num_prompts: int = 512
     """Prompts, and clips; a longer run in the same folder goes on from a shorter one."""
     seed: int = 0
     """Which prompts; clip i is made with seed + i."""
+    frames: int | None = None
+    """Frames of a clip; 1 judges images: digit, colour and background. Default: the model's."""
     steps: int | None = None
     """Denoising steps. Default: the model's."""
     sampler: str | None = None
@@ -63,8 +68,8 @@ class Options:
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, ...; auto takes an accelerator where there is one."""
     output: Path | None = None
-    """Folder of the clips and the result; run again with the same one to go on. Default: evaluations/digits-MODEL, or
-    evaluations/digits-MODEL-ADAPTER."""
+    """Folder of the clips and the result; run again with the same one to go on. Default: evaluations/digits-MODEL, with
+    the adapter's name, the number of frames and the missing mechanism behind it where they are asked for."""
     overwrite: bool = False
     """Throw away what the folder holds of an earlier evaluation."""
     json: bool = False
@@ -77,18 +82,22 @@ def main(args: list[str]) -> int:
     _check_numbers(options)
     from rich.console import Console
 
-    from timeloom.evaluate.digits_protocol import ClipStore, make_prompts
+    from timeloom.evaluate.digits_protocol import ClipStore, for_images, make_prompts
     from timeloom.evaluate.judge import Judge
 
     pipe, protocol = _load(options)
-    name = Path(options.model).expanduser().resolve().name + (f"-{options.adapter.stem}" if options.adapter else "")
-    folder = options.output or Path("evaluations") / f"digits-{name}"
+    folder = options.output or Path("evaluations") / _folder_name(options)
     store = ClipStore(folder, protocol, options.overwrite)
     status = Console(stderr=True)
     prompts = make_prompts(options.num_prompts, options.seed)
+    if protocol.num_frames == 1:
+        prompts = for_images(prompts)
+        left_out = options.num_prompts - len(prompts)
+        status.print(f"{left_out} prompts left out: one frame of a spinning digit may show it at any angle.")
     result = evaluate(pipe, prompts, protocol, store, Judge(protocol.fps), options.batch_size, status)
     adapter = {"adapter": str(options.adapter), "adapter_scale": options.adapter_scale} if options.adapter else {}
-    result = {"model": options.model, **adapter, "device": str(pipe.device), **result}
+    without = {"without_temporal": True} if options.without_temporal else {}
+    result = {"model": options.model, **adapter, **without, "device": str(pipe.device), **result}
     write_result(folder, result)
     if options.json:
         print(json.dumps(result, ensure_ascii=False))
@@ -98,9 +107,16 @@ def main(args: list[str]) -> int:
     return 0
 
 
+def _folder_name(options: Options) -> str:
+    words = ["digits", Path(options.model).expanduser().resolve().name]
+    words += [options.adapter.stem] if options.adapter else []
+    words += [f"frames-{options.frames}"] if options.frames else []
+    return "-".join([*words, "without-temporal"] if options.without_temporal else words)
+
+
 def _check_numbers(options: Options) -> None:
     """What can be refused without the model."""
-    command_options.require_at_least(options, num_prompts=1, batch_size=1, steps=1, seed=0)
+    command_options.require_at_least(options, num_prompts=1, batch_size=1, steps=1, seed=0, frames=1)
     if options.seed > MAX_SEED:
         raise TimeloomError(f"--seed must be at most 2**62, with room to count up, not {options.seed}.")
     if options.guidance is not None and not math.isfinite(options.guidance):
@@ -130,12 +146,15 @@ def _load(options: Options) -> tuple[TextToVideoPipeline, Protocol]:
     if options.adapter is not None:
         change = hashlib.sha256(find_adapter(options.adapter).read_bytes()).hexdigest()
         weights = hashlib.sha256(f"{weights} + {options.adapter_scale} x {change}".encode()).hexdigest()
+    if options.without_temporal:
+        pipe.unet.remove_temporal_mechanism()
+        weights = hashlib.sha256(f"{weights} without temporal mechanism".encode()).hexdigest()
     if options.sampler is not None:
         pipe.scheduler = make_scheduler(options.sampler, pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     config = pipe.config
     protocol = Protocol(
-        num_frames=config.num_frames,
+        num_frames=config.num_frames if options.frames is None else options.frames,
         fps=config.fps,
         height=config.height,
         width=config.width,
@@ -177,7 +196,7 @@ def evaluate(
 
     own = digits.measure_judge(judge, prompts, protocol)
     status.print(f"The judge itself, on {len(prompts)} real test clips: {_accuracies(own)}")
-    if min(own[name]["all"].value for name in digits.ATTRIBUTES) < MIN_JUDGE_ACCURACY:
+    if min(own[name]["all"].value for name in prompts[0].attributes) < MIN_JUDGE_ACCURACY:
         status.print(f"[yellow]Below {MIN_JUDGE_ACCURACY:.0%} on an attribute: take the result with care.[/yellow]")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=status) as progress:
@@ -194,6 +213,7 @@ def evaluate(
         "num_prompts": len(prompts),
         "judge": digits.shares_to_json(own),
         "model_right": digits.shares_to_json(digits.count_right(prompts, verdicts)),
+        "marks": digits.marks(prompts, verdicts),
         "failures": digits.find_failures(prompts, verdicts),
         "seconds": {"generation": round(generation_s, 3), "judging": round(judging_s, 3)},
     }
@@ -244,7 +264,7 @@ def print_table(result: dict[str, Any], console: Console) -> None:
     for group, heading in (("all", "all"), ("seen", "seen in training"), ("unseen", "never trained on")):
         table.add_column(f"{heading}, n = {right['all'][group]['n']}", justify="right")
     table.add_column("judge on real clips", justify="right")
-    names = {"all": "all four", "steady": "digit steady"}
+    names = {"all": "all four" if "motion" in right else "all three", "steady": "digit steady"}
     for metric, groups in right.items():
         cells = [
             f"{share['value']:.1%} ({share['interval'][0]:.1%} – {share['interval'][1]:.1%})"

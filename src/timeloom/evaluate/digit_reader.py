@@ -65,6 +65,11 @@ class DigitReader:
 
 
 @functools.lru_cache(maxsize=1)
+def digit_reader(seed: int = 0) -> DigitReader:
+    """The reader, fitted once a process."""
+    return DigitReader(seed)
+
+
 def _training_views(seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Features (N, NUM_FEATURES) and digits (N,) of training scans in several sizes and tilts, one in three soft."""
     rng = np.random.default_rng(seed)

@@ -12,7 +12,7 @@ import json
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,6 @@ from timeloom.evaluate.intervals import Share
 from timeloom.evaluate.judge import Judge, Verdict
 
 GROUPS = ("all", "seen", "unseen")
-METRICS = (*ATTRIBUTES, "all", "steady")
-"""Shares of a result: each attribute right, all four at once; and, no part of "all", the digit the same throughout."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +63,13 @@ class Prompt:
     group: str
     """Combinations "seen" in training, or "unseen"."""
     attributes: dict[str, str]
+    """What is judged: all four; of an image, all but the motion."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Shares of a result: each attribute right, all at once; of a clip also, no part of "all", whether the digit is
+        the same throughout."""
+        return (*self.attributes, "all", *(("steady",) if "motion" in self.attributes else ()))
 
 
 def make_prompts(num_prompts: int, seed: int = 0) -> list[Prompt]:
@@ -78,10 +83,30 @@ def make_prompts(num_prompts: int, seed: int = 0) -> list[Prompt]:
     return prompts
 
 
+def for_images(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts that one frame can be judged by, without their motion.
+
+    Those that spin are left out: one frame may show the digit at any angle, and the judge reads upright ones.
+
+    Raises:
+        TimeloomError: none is left.
+    """
+    kept = [prompt for prompt in prompts if prompt.attributes["motion"] != "spin"]
+    if not kept:
+        raise TimeloomError("All prompts spin, which one frame cannot show; take a larger --num-prompts.")
+    still = [name for name in ATTRIBUTES if name != "motion"]
+    return [replace(prompt, attributes={name: prompt.attributes[name] for name in still}) for prompt in kept]
+
+
 def draw_real_clips(prompts: Sequence[Prompt], protocol: Protocol) -> Frames:
-    """The real test clips that the prompts were written about, uint8 (B, F, H, W, 3)."""
+    """The real test clips that the prompts were written about, uint8 (B, F, H, W, 3); images show all their moments."""
     window = Window(protocol.num_frames, protocol.fps, protocol.height, protocol.width)
-    clips = [_source(prompt.group, protocol.seed)[prompt.index].draw(window, 0.0) for prompt in prompts]
+    clips = [
+        _source(prompt.group, protocol.seed)[prompt.index].draw(
+            window, prompt.index % 16 / 15 if protocol.num_frames == 1 else 0.0
+        )
+        for prompt in prompts
+    ]
     return np.stack(clips)
 
 
@@ -189,11 +214,11 @@ def load_clips(prompts: Sequence[Prompt], store: ClipStore) -> tuple[Frames, flo
 
 
 def is_right(prompt: Prompt, verdict: Verdict, metric: str) -> bool:
-    """Whether a clip shows what was asked for, in one of `METRICS`."""
+    """Whether a clip shows what was asked for, in one of the prompt's metrics."""
     if metric == "steady":
         return verdict.steady
     seen = verdict.attributes
-    return all(seen[name] == prompt.attributes[name] for name in (ATTRIBUTES if metric == "all" else (metric,)))
+    return all(seen[name] == prompt.attributes[name] for name in (prompt.attributes if metric == "all" else (metric,)))
 
 
 def count_right(prompts: Sequence[Prompt], verdicts: Sequence[Verdict]) -> dict[str, dict[str, Share]]:
@@ -204,7 +229,16 @@ def count_right(prompts: Sequence[Prompt], verdicts: Sequence[Verdict]) -> dict[
         own = [is_right(prompt, verdict, metric) for prompt, verdict in pairs if group in ("all", prompt.group)]
         return Share(sum(own), len(own))
 
-    return {metric: {group: share(metric, group) for group in GROUPS} for metric in METRICS}
+    return {metric: {group: share(metric, group) for group in GROUPS} for metric in prompts[0].metrics}
+
+
+def marks(prompts: Sequence[Prompt], verdicts: Sequence[Verdict]) -> dict[str, str]:
+    """{metric: a letter a prompt, 1 where the clip is right}, so that two models can be compared prompt by prompt."""
+    pairs = list(zip(prompts, verdicts, strict=True))
+    return {
+        metric: "".join("01"[is_right(prompt, verdict, metric)] for prompt, verdict in pairs)
+        for metric in prompts[0].metrics
+    }
 
 
 def find_failures(prompts: Sequence[Prompt], verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from torch import Tensor
 from timeloom.data.clip import Frames
 from timeloom.data.digits import ATTRIBUTES, BACKGROUNDS, COLOURS, FPS, draw_background
 from timeloom.errors import TimeloomError
-from timeloom.evaluate.digit_reader import DigitReader
+from timeloom.evaluate.digit_reader import digit_reader
 from timeloom.evaluate.motion import name_motions, phases, turned
 from timeloom.evaluate.segmentation import Segmentation, chroma, segment
 
@@ -66,18 +66,23 @@ class Judge:
 
     def __init__(self, fps: float = FPS, seed: int = 0) -> None:
         self.fps = fps
-        self._reader = DigitReader(seed)
+        self._reader = digit_reader(seed)
 
     def __call__(self, clips: Frames) -> list[Verdict]:
-        """Judge uint8 clips (B, F, H, W, 3) of at least two frames and 32 x 32 pixels.
+        """Judge uint8 clips (B, F, H, W, 3) of at least 32 x 32 pixels.
+
+        An image (F = 1) is judged as a clip that stands still; of its motion and steadiness nothing is said.
 
         Raises:
             TimeloomError: clips of another shape or type.
         """
         if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[-1] != 3:
             raise TimeloomError(f"The judge needs uint8 clips (B, F, H, W, 3), not {clips.dtype} {clips.shape}.")
-        if clips.shape[1] < 2 or min(clips.shape[2:4]) < 32:
-            raise TimeloomError(f"The judge needs at least 2 frames of 32 x 32 pixels, not {clips.shape[1:4]}.")
+        if clips.shape[1] < 1 or min(clips.shape[2:4]) < 32:
+            raise TimeloomError(f"The judge needs frames of at least 32 x 32 pixels, not {clips.shape[1:4]}.")
+        if clips.shape[1] == 1:
+            verdicts = self(clips.repeat(2, axis=1))
+            return [replace(verdict, motion=None, steady=False) for verdict in verdicts]
         chunks = (clips[i : i + _CHUNK] for i in range(0, len(clips), _CHUNK))
         return list(itertools.chain.from_iterable(self._judge(torch.from_numpy(chunk)) for chunk in chunks))
 

@@ -46,6 +46,8 @@ class Options:
     """A change to add to the U-Net: an adapter's .safetensors file, or its folder."""
     adapter_scale: float = 1.0
     """How much of the adapter; 0 leaves the weights as they are."""
+    without_temporal: bool = False
+    """Take the temporal mechanism out, so that no frame sees another: the paper's ablation."""
     negative_prompt: str = ""
     """What guidance leads away from."""
     seed: int = 0
@@ -163,6 +165,8 @@ def _load(options: Options) -> TextToVideoPipeline:
     pipe = TextToVideoPipeline.from_pretrained(
         options.model, dtype=dtype, adapter=options.adapter, adapter_scale=options.adapter_scale
     ).to(device)
+    if options.without_temporal:
+        pipe.unet.remove_temporal_mechanism()
     if options.sampler is not None:
         pipe.scheduler = make_scheduler(options.sampler, pipe.scheduler.config)
     return pipe
@@ -179,6 +183,7 @@ def _settings(pipe: TextToVideoPipeline, options: Options) -> dict[str, Any]:
     return {
         "model": options.model,
         **({"adapter": str(options.adapter), "adapter_scale": options.adapter_scale} if options.adapter else {}),
+        **({"without_temporal": True} if options.without_temporal else {}),
         "negative_prompt": options.negative_prompt,
         "num_frames": chosen(options.frames, "num_frames"),
         "height": chosen(options.height, "height"),

@@ -198,6 +198,14 @@ class VideoUNet(UNet2DConditionModel):
                 raise TimeloomError(f"The U-Net in {pretrained_model_name_or_path} has {found}.")
         return model
 
+    def remove_temporal_mechanism(self) -> None:
+        """Make every frame on its own from now on, whatever the other weights have been trained with.
+
+        Latent-Shift's ablation (arXiv 2304.08477, Sec. 4.4): the shift has no weights, but the network counts on it.
+        """
+        self.register_to_config(temporal="none")
+        self.temporal_mechanism = self._new_mechanism()
+
     def enable_gradient_checkpointing(self) -> None:
         """Recompute each layer in the backward pass instead of keeping its activations (never reentrant)."""
         self.gradient_checkpointing = True

@@ -17,11 +17,11 @@ from timeloom.cli import main
 from timeloom.data import write_video
 from timeloom.data.span import window_start
 from timeloom.errors import TimeloomError
+from timeloom.tensor_cache import TensorCache
 from timeloom.train.engine import Trainer
 from timeloom.train.feed import load
 from timeloom.train.recipe import Recipe
 from timeloom.train.tasks import build_task
-from timeloom.train.tensor_cache import DamagedFile, TensorCache, fingerprint
 
 CPU = torch.device("cpu")
 CLIPS, WINDOWS, HELD_OUT = 6, 3, 2
@@ -77,55 +77,6 @@ def test_each_window_begins_in_its_own_part_of_the_clip(key: str, epoch: int, wi
     start = window_start(key, epoch, windows)
     assert int(start * windows) == epoch % windows and 0 <= start < 1
     assert start == window_start(key, epoch + windows, windows)
-
-
-@given(st.lists(st.integers(0, 4), max_size=4), st.integers(0, 2**31))
-def test_what_is_kept_comes_back(tmp_path_factory: pytest.TempPathFactory, shape: list[int], seed: int) -> None:
-    value = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).half()
-    files = TensorCache(tmp_path_factory.mktemp("kept"), "settings")
-    path = files.path("item", seed)
-    assert files.get(path) is None
-    files.put(path, value)
-    found = files.get(path)
-    assert found is not None and found.shape == value.shape and torch.equal(found, value)
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
-
-
-@pytest.mark.parametrize("place", [0.0, 0.3, 0.6, 0.99])
-def test_a_changed_byte_is_found(tmp_path: Path, place: float, capsys: pytest.CaptureFixture[str]) -> None:
-    files = TensorCache(tmp_path)
-    path = files.path(1)
-    files.put(path, torch.arange(64).half())
-    content = bytearray(path.read_bytes())
-    content[int(place * len(content))] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(DamagedFile, match=path.name):
-        files.read(path)
-    assert files.get(path) is None and not path.exists()
-    assert f"{path}: is damaged. It is made again." in capsys.readouterr().err
-
-
-def test_half_a_file_is_found(tmp_path: Path) -> None:
-    files = TensorCache(tmp_path)
-    path = files.path(1)
-    files.put(path, torch.arange(64).half())
-    for size in (0, 4, 50, path.stat().st_size - 1):
-        path.write_bytes(path.read_bytes()[:size])
-        with pytest.raises(DamagedFile):
-            files.read(path)
-
-
-def test_networks_are_told_apart_by_value_and_by_configuration() -> None:
-    def network(bias: float = 0.0) -> torch.nn.Linear:
-        torch.manual_seed(0)
-        linear = torch.nn.Linear(3, 3)
-        linear.bias.data.fill_(bias)
-        return linear
-
-    configured = network()
-    configured.config = {"scaling_factor": 0.2}
-    assert fingerprint(network()) == fingerprint(network())
-    assert len({fingerprint(network()), fingerprint(network(1e-6)), fingerprint(configured)}) == 3
 
 
 def test_training_cannot_tell_whether_the_cache_was_there(

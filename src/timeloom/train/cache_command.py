@@ -14,10 +14,10 @@ from timeloom.errors import TimeloomError
 from timeloom.options import parse
 
 if TYPE_CHECKING:
+    from timeloom.tensor_cache import TensorCache
     from timeloom.train.cache_jobs import Windows
     from timeloom.train.encode import Encoder
     from timeloom.train.recipe import Recipe
-    from timeloom.train.tensor_cache import TensorCache
 
 SHOWN = 10
 
@@ -144,7 +144,7 @@ def _go_through(windows: Windows, encoder: Encoder, recipe: Recipe, check: bool)
 
 def _look_for_text(cache: TensorCache, caption: str) -> tuple[bool, bool]:
     """Whether a caption's features are there, and whether they are damaged."""
-    from timeloom.train.tensor_cache import DamagedFile
+    from timeloom.tensor_cache import DamagedFile
 
     try:
         return cache.read(cache.path(caption)) is not None, False

@@ -12,11 +12,11 @@ from timeloom.data.order import Order
 from timeloom.data.sources import describe_sources, open_sources
 from timeloom.data.span import window_start
 from timeloom.errors import TimeloomError
+from timeloom.tensor_cache import DamagedFile
 from timeloom.train.encode import Encoder, LatentCache
 from timeloom.train.feed import HELD_OUT_START, read_example
 from timeloom.train.recipe import Recipe
 from timeloom.train.task import Example
-from timeloom.train.tensor_cache import DamagedFile
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ from timeloom.data.clip import Clip, ClipSource, Window
 from timeloom.data.sources import DataOptions
 from timeloom.data.table_builder import cache_folder
 from timeloom.errors import TimeloomError
+from timeloom.tensor_cache import TensorCache, fingerprint
 from timeloom.train.components import load_text_encoder, load_vae
 from timeloom.train.precision import precision
 from timeloom.train.recipe import Recipe
 from timeloom.train.task import Batch, Example
-from timeloom.train.tensor_cache import TensorCache, fingerprint
 
 FRAMES_AT_ONCE = 64  # of *digits*
 FREE_SHARE = 0.9

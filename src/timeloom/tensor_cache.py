@@ -31,7 +31,7 @@ class DamagedFile(TimeloomError):
 
 
 class TensorCache:
-    """A folder of tensors in fp16, each under the name of what it was computed from.
+    """A folder of tensors of any dtype, each under the name of what it was computed from.
 
     Args:
         folder: made when the first tensor is put.
@@ -48,7 +48,7 @@ class TensorCache:
 
     @staticmethod
     def read(path: Path) -> Tensor | None:
-        """The tensor, fp16; None where there is none. Raises DamagedFile."""
+        """The tensor as it was put; None where there is none. Raises DamagedFile."""
         try:
             content = path.read_bytes()
         except FileNotFoundError:
@@ -76,7 +76,7 @@ class TensorCache:
 
     @staticmethod
     def put(path: Path, value: Tensor) -> None:
-        """Keep a tensor, fp16. Raises OSError where the disk is full or may not be written."""
+        """Keep a tensor, in its dtype. Raises OSError where the disk is full or may not be written."""
         value = value.detach().cpu().contiguous()
         digest = torch.frombuffer(bytearray(_digest(value)), dtype=torch.uint8)
         content = safetensors.torch.save({"value": value, "digest": digest})

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -50,6 +50,10 @@ class Options:
     """Prompts, and clips; a longer run in the same folder goes on from a shorter one."""
     seed: int = 0
     """Which prompts; clip i is made with seed + i."""
+    colours: tuple[str, ...] = ()
+    """Prompts about digits in these colours alone; all when left out."""
+    backgrounds: tuple[str, ...] = ()
+    """Prompts about these backgrounds alone; all when left out."""
     steps: int | None = None
     """Denoising steps. Default: the model's."""
     sampler: str | None = None
@@ -80,12 +84,12 @@ def main(args: list[str]) -> int:
     from timeloom.evaluate.digits_protocol import ClipStore, make_prompts
     from timeloom.evaluate.judge import Judge
 
+    prompts = make_prompts(options.num_prompts, options.seed, options.colours, options.backgrounds)
     pipe, protocol = _load(options)
     name = Path(options.model).expanduser().resolve().name + (f"-{options.adapter.stem}" if options.adapter else "")
     folder = options.output or Path("evaluations") / f"digits-{name}"
     store = ClipStore(folder, protocol, options.overwrite)
     status = Console(stderr=True)
-    prompts = make_prompts(options.num_prompts, options.seed)
     result = evaluate(pipe, prompts, protocol, store, Judge(protocol.fps), options.batch_size, status)
     adapter = {"adapter": str(options.adapter), "adapter_scale": options.adapter_scale} if options.adapter else {}
     result = {"model": options.model, **adapter, "device": str(pipe.device), **result}
@@ -147,6 +151,8 @@ def _load(options: Options) -> tuple[TextToVideoPipeline, Protocol]:
         timeloom=__version__,
         torch=str(torch.__version__),
         seed=options.seed,
+        colours=options.colours,
+        backgrounds=options.backgrounds,
     )
     return pipe, protocol
 
@@ -189,7 +195,7 @@ def evaluate(
     judging_s = time.perf_counter() - began
     draw_sheets(store.clips.parent, clips, prompts, verdicts)
     return {
-        "protocol": asdict(protocol),
+        "protocol": protocol.to_json(),
         "protocol_sha256": protocol.sha256,
         "num_prompts": len(prompts),
         "judge": digits.shares_to_json(own),

@@ -120,6 +120,7 @@ def judge_images(
     """Images of the model itself for the prompts of a style. The judge sees each twice, and nothing moves in them."""
     model = Path(recipe.output) / "model"
     prompts = make_prompts(options.num_prompts, **asked.data.style)
+    prompts = [one for one in prompts if one.attributes["motion"] != "spin"]  # one frame may show it at any angle
     weights = hash_model(model)
     folder = options.clips / f"images-{name}-of-{style}-{weights[:12]}"  # images are kept: those of these very weights
     folder.mkdir(parents=True, exist_ok=True)

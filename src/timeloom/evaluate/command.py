@@ -84,12 +84,12 @@ def main(args: list[str]) -> int:
     from timeloom.evaluate.digits_protocol import ClipStore, make_prompts
     from timeloom.evaluate.judge import Judge
 
-    prompts = make_prompts(options.num_prompts, options.seed, options.colours, options.backgrounds)
     pipe, protocol = _load(options)
     name = Path(options.model).expanduser().resolve().name + (f"-{options.adapter.stem}" if options.adapter else "")
     folder = options.output or Path("evaluations") / f"digits-{name}"
     store = ClipStore(folder, protocol, options.overwrite)
     status = Console(stderr=True)
+    prompts = make_prompts(options.num_prompts, options.seed, options.colours, options.backgrounds)
     result = evaluate(pipe, prompts, protocol, store, Judge(protocol.fps), options.batch_size, status)
     adapter = {"adapter": str(options.adapter), "adapter_scale": options.adapter_scale} if options.adapter else {}
     result = {"model": options.model, **adapter, "device": str(pipe.device), **result}

@@ -60,6 +60,16 @@ def test_what_is_written_is_read(file, tensors):
     assert [path.name for path in file.parent.iterdir()] == [ADAPTER_FILE]
 
 
+def test_the_same_adapter_is_the_same_bytes(tmp_path, tensors):
+    """Evaluations know an adapter by its bytes."""
+    contents = set()
+    for number in range(12):
+        write_adapter(tmp_path / f"{number}.safetensors", USE, tensors, {**LORA, "note": 'a "ü"\n/\x01'})
+        contents.add((tmp_path / f"{number}.safetensors").read_bytes())
+    assert len(contents) == 1
+    assert read_adapter(tmp_path / "0.safetensors").use == USE
+
+
 def test_changes_are_those_of_the_layers_beside_each_other(file, tensors, weights):
     """Convolving with A, then with B, is convolving with the change; and so for linear layers."""
     changed = dict(read_adapter(file).changed(weights, {}, scale=0.5))

@@ -234,7 +234,7 @@ def _rank_and_alpha(file: Path, config: dict[str, Any]) -> tuple[int, float]:
 
 
 def write_adapter(file: Path, use: Use, tensors: Mapping[str, Tensor], lora_config: Mapping[str, Any] | None) -> None:
-    """Write an adapter; whole or not at all.
+    """Write an adapter; whole or not at all, and the same bytes for the same adapter.
 
     Args:
         file: .safetensors.
@@ -249,7 +249,20 @@ def write_adapter(file: Path, use: Use, tensors: Mapping[str, Tensor], lora_conf
     stored = {PREFIX + key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     unfinished = file.with_name(f".{file.name}.unfinished")
     save_file(stored, unfinished, metadata)
+    _sort_metadata(unfinished)
     unfinished.replace(file)
+
+
+def _sort_metadata(file: Path) -> None:
+    """Put the metadata of a safetensors file in order: its writer leaves them in any, another one each time."""
+    with file.open("r+b") as opened:
+        size = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        assert len(text) <= size, "the header only changes its order"
+        opened.seek(8)
+        opened.write(text.ljust(size))
 
 
 def apply_adapter(unet: Any, adapter: Adapter, scale: float = 1.0) -> None:

@@ -1,4 +1,7 @@
+import hashlib
 import itertools
+import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ from timeloom.data.digits import (
     scans_of,
 )
 from timeloom.data.digits_captions import BACKGROUND_WORDS, COLOUR_WORDS, DIGIT_WORDS, MOTION_WORDS
+from timeloom.errors import TimeloomError
 
 WINDOW = Window(16, 8, 64, 64)
 
@@ -87,6 +91,49 @@ def test_a_tenth_of_the_combinations_is_never_trained_on() -> None:
     assert all((s.digit, s.colour, s.background, s.motion) in seen for s in (source.scene(i)[0] for i in range(2_000)))
     values = [{combination[k] for combination in seen} for k in range(4)]
     assert [len(v) for v in values] == [10, len(COLOURS), len(BACKGROUNDS), len(MOTIONS)]
+
+
+@pytest.mark.parametrize(
+    ("split", "which", "seed", "expected"),
+    [
+        ("train", "seen", 0, "25ac8f20c50fe176c338d3bf8b7af336c66bb63a2bd2559b69457993e9812603"),
+        ("test", "unseen", 3, "3c51f0a60cca8f4d15d5a6407b254b3b6fd6fc9290b7ffa579f572097fa3ecb8"),
+    ],
+)
+def test_models_were_trained_and_judged_on_these_very_clips(split: str, which: str, seed: int, expected: str) -> None:
+    source = DigitsSource(split, seed, combinations=which)  # type: ignore[arg-type]
+    told = [[source[i].key, source[i].origin, asdict(source.scene(i)[0]), source[i].caption] for i in range(200)]
+    assert hashlib.sha256(json.dumps(told).encode()).hexdigest() == expected
+
+
+@pytest.mark.parametrize(
+    ("colours", "backgrounds"), [(("red", "blue"), ("black",)), (("pink",), ()), ((), ("stripes", "white")), ((), ())]
+)
+def test_a_style_has_these_colours_and_backgrounds_alone(
+    colours: tuple[str, ...], backgrounds: tuple[str, ...]
+) -> None:
+    parts = {which: combinations_of(which, colours, backgrounds) for which in ("seen", "unseen", "all")}
+    for which, own in parts.items():
+        allowed = {
+            one
+            for one in combinations_of(which)  # so what is never trained on is the same in every style
+            if one[1] in (colours or COLOURS) and one[2] in (backgrounds or BACKGROUNDS)
+        }
+        assert set(own) == allowed and len(own) == len(allowed)
+    assert len(parts["seen"]) + len(parts["unseen"]) == len(parts["all"])
+    source = DigitsSource("train", colours=colours, backgrounds=backgrounds)
+    drawn = [source[i].attributes for i in range(300)]
+    assert {clip["colour"] for clip in drawn} == set(colours or COLOURS)
+    assert {clip["background"] for clip in drawn} == set(backgrounds or BACKGROUNDS)
+    assert {clip["motion"] for clip in drawn} == set(MOTIONS)
+    keys = {DigitsSource("train", colours=one)[0].key for one in ((), ("red",), ("red", "blue"))}
+    assert len(keys) == 3
+
+
+@pytest.mark.parametrize("style", [{"colours": ["rde"]}, {"backgrounds": ["strips"]}])
+def test_a_style_that_there_is_not(style: dict[str, list[str]]) -> None:
+    with pytest.raises(TimeloomError, match=r"Unknown (colour 'rde'|background 'strips')\. Did you mean"):
+        DigitsSource(**style)  # type: ignore[arg-type]
 
 
 def test_every_attribute_value_is_drawn_about_equally_often() -> None:

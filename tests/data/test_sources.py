@@ -84,6 +84,21 @@ def test_several_sources_are_mixed_and_each_is_reported(folder: Path) -> None:
     assert [clip.caption.split()[0] for clip in (held_out[0], held_out[2])] == ["shade", "again"]
 
 
+def test_a_style_is_that_of_every_clip_of_its_source() -> None:
+    style = {"colours": ["red", "pink"], "backgrounds": ["white"]}
+    data = DataOptions.model_validate({**style, "validation_clips": 8})
+    training, held_out = open_sources(data, 0)
+    for part in (training, held_out):
+        clips = [part[i] for i in range(8)]
+        assert {clip.attributes["colour"] for clip in clips} == {"red", "pink"}
+        assert {clip.attributes["background"] for clip in clips} == {"white"}
+    assert describe(data)[0].startswith("digits in red, pink on white: 1000000 found")
+    mixed = DataOptions.model_validate({"sources": [style, {"colours": ["blue"]}], "validation_clips": 4})
+    training, _ = open_sources(mixed, 0)
+    order = Order(training, mixed.window, 0, 4)
+    assert [training[order(n).index].attributes["colour"] == "blue" for n in range(4)].count(True) == 2
+
+
 def test_dropping_many_needs_a_word(folder: Path) -> None:
     for i in range(2):
         (folder / f"clip{i}.txt").unlink()
@@ -136,6 +151,9 @@ def test_pictures_are_never_held_out_of_video_training(folder: Path) -> None:
         ({"sources": [{"source": "csv", "path": "x", "weight": 0}]}, "greater than 0"),
         ({"source": "csv", "path": "x", "sources": [{"source": "digits"}]}, "give one of them"),
         ({"buckets": [[64, 60]]}, "multiples of 8"),
+        ({"colours": ["red", "geen"]}, "Unknown colour 'geen'. Did you mean 'green'"),
+        ({"source": "folder", "path": "x", "backgrounds": ["black"]}, "are for `source: digits`, not folder"),
+        ({"sources": [{"backgrounds": ["balck"]}]}, "Did you mean 'black'"),
         ({"short_clips": "stretch"}, "short_clips"),
     ],
 )

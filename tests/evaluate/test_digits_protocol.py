@@ -9,10 +9,19 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from timeloom import recipes
 from timeloom.data.digits import ATTRIBUTES, combinations_of
 from timeloom.errors import TimeloomError
 from timeloom.evaluate.command import Options, _check_numbers, evaluate, hash_model, print_table, write_result
-from timeloom.evaluate.digits_protocol import ClipStore, Protocol, draw_real_clips, for_images, make_prompts
+from timeloom.evaluate.digits_protocol import (
+    ClipStore,
+    Protocol,
+    draw_real_clips,
+    for_images,
+    make_prompts,
+    measure_judge,
+)
+from timeloom.train.recipe import load_recipe
 
 PROTOCOL = Protocol(16, 8.0, 64, 64, 20, 4.0, "ddim", "fp32", "0" * 64, "0.1.0", "2.13.0")
 PROMPTS = make_prompts(24)
@@ -50,6 +59,26 @@ def test_every_fourth_prompt_is_a_combination_never_trained_on():
         assert (int(digit), *others) in combinations_of(prompt.group)
     assert make_prompts(8) == PROMPTS[:8]
     assert make_prompts(8, seed=1) != PROMPTS[:8]
+
+
+def test_results_are_those_of_the_protocol_that_they_were_measured_by():
+    assert PROTOCOL.sha256 == "2a0d10cf2e5f63d50a23e64fa01df7a3245f05cea7bb67df8ee96ae7e4af0aad"
+    assert replace(PROTOCOL, colours=("red",)).sha256 != PROTOCOL.sha256
+
+
+@pytest.mark.parametrize("name", ["digits/image_style_a", "digits/image_style_b"])
+def test_prompts_of_a_style_can_be_judged(judge, name, tmp_path):
+    style = {option: tuple(names) for option, names in load_recipe(recipes.find(name)).data.style.items()}
+    prompts, protocol = make_prompts(48, **style), replace(PROTOCOL, **style)
+    assert {prompt.attributes["colour"] for prompt in prompts} == set(style["colours"])
+    assert {prompt.attributes["background"] for prompt in prompts} == set(style["backgrounds"])
+    assert [prompt.group for prompt in prompts[:4]] == ["seen", "seen", "seen", "unseen"]
+    shares = measure_judge(judge, prompts, protocol)
+    assert all(shares[metric]["all"].value >= 0.97 for metric in ATTRIBUTES)
+    ClipStore(tmp_path, protocol).save(prompts[0], np.zeros((16, 64, 64, 3), np.uint8), 1.0)
+    assert ClipStore(tmp_path, protocol).load(prompts[0]) is not None
+    with pytest.raises(TimeloomError, match="colours, backgrounds"):
+        ClipStore(tmp_path, PROTOCOL)
 
 
 def test_a_model_that_draws_what_is_asked_is_right(judge, tmp_path):

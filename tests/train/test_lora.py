@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -14,10 +15,14 @@ from timeloom.adapters import ADAPTER_FILE, apply_adapter, read_adapter
 from timeloom.data import read_metadata
 from timeloom.errors import TimeloomError
 from timeloom.evaluate.command import Options, _load
+from timeloom.model.families import known_model
+from timeloom.model.parts import on_meta
 from timeloom.models.unet import VideoUNet
+from timeloom.train.checkpoints import Checkpoints
 from timeloom.train.engine import Trainer
+from timeloom.train.lora import add_lora, save_lora
 from timeloom.train.plan import make_plan
-from timeloom.train.recipe import Recipe, load_recipe
+from timeloom.train.recipe import LoraOptions, Recipe, load_recipe
 from timeloom.train.tasks import build_task
 
 CPU = torch.device("cpu")
@@ -30,7 +35,7 @@ def lora_recipe(tiny_recipe, trained_runs):
 
     def make(output, **options) -> Recipe:
         content = tiny_recipe("video", trained_runs, output).model_dump()
-        content["model"]["lora"] = {"rank": 4, "alpha": 8, **options}
+        content["model"]["lora"] = {"rank": 4, "alpha": 8, "dtype": "fp32", **options}
         return Recipe.model_validate(content)
 
     return make
@@ -105,6 +110,7 @@ def test_stopping_and_going_on_gives_the_same_bits(lora_recipe, adapter, tmp_pat
     assert again.use == whole.use and again.lora_scale == whole.lora_scale == 2
     assert again.tensors.keys() == whole.tensors.keys()
     assert all(torch.equal(again.tensors[key], value) for key, value in whole.tensors.items())
+    assert again.file.read_bytes() == whole.file.read_bytes()
 
 
 def test_the_adapter_makes_of_the_image_model_what_was_trained(trained, adapter, trained_runs):
@@ -119,8 +125,46 @@ def test_the_adapter_makes_of_the_image_model_what_was_trained(trained, adapter,
     assert (predicted(plain) - expected).abs().max() > 100 * (predicted(pipe.unet) - expected).abs().max()
 
 
-def test_diffusers_own_pipeline_loads_it(adapter, trained_runs):
+@pytest.fixture()
+def half(adapter, lora_recipe, tmp_path) -> Path:
+    """The same run, told afterwards to store its adapter as it does by default."""
+    folder = shutil.copytree(adapter.parent, tmp_path / "half")
+    recipe = lora_recipe(folder, dtype="fp16")
+    Trainer(recipe, build_task(recipe, CPU), CPU).run()
+    return folder / "adapter"
+
+
+def test_half_precision_takes_half_the_bytes_and_changes_little(half, adapter, trained_runs, tiny_recipe):
+    assert LoraOptions().dtype == "fp16"
+    stored, exact = (load_file(folder / ADAPTER_FILE) for folder in (half, adapter))
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    assert all(torch.equal(stored[key], tensor.half()) for key, tensor in exact.items())
+    state = Checkpoints(half.parent / "checkpoints", 1).load()
+    assert {tensor.dtype for name, tensor in state["network"].items() if ".lora_" in name} == {torch.float32}
+    image = trained_runs / "image/model"
+    rounded, whole, none = (
+        predicted(TextToVideoPipeline.from_pretrained(image, adapter=folder, adapter_scale=scale).unet)
+        for folder, scale in ((half, 1.0), (adapter, 1.0), (adapter, 0.0))
+    )
+    assert (rounded - whole).abs().max() < 2e-3 * (whole - none).abs().max()
+
+
+def test_what_half_precision_cannot_hold_is_refused(trained, adapter, tmp_path):
+    parameter = next(value for name, value in trained.network.named_parameters() if ".lora_B." in name)
+    before = parameter.detach().clone()
+    try:
+        parameter.data.fill_(1e6)
+        with pytest.raises(TimeloomError, match=r"lora_B.*fp16 cannot hold.*dtype=fp32"):
+            save_lora(trained.network, tmp_path, read_adapter(adapter).use)
+    finally:
+        parameter.data.copy_(before)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("numbers", ["adapter", "half"])
+def test_diffusers_own_pipeline_loads_it(numbers, trained_runs, request):
     """Without the shift, every frame on its own: the same network."""
+    adapter = request.getfixturevalue(numbers)
     folder = trained_runs / "image/model"
     pipe = TextToVideoPipeline.from_pretrained(folder)
     parts = {name: pipe.components[name] for name in ("vae", "text_encoder", "tokenizer")}
@@ -190,6 +234,20 @@ def test_a_plan_counts_the_lora(lora_recipe, trained, tmp_path):
     plan, _ = make_plan(lora_recipe(tmp_path))
     assert plan.trained == sum(p.numel() for p in trained.network.parameters() if p.requires_grad)
     assert plan.trained < sum(p.numel() for p in trained.network.parameters()) / 2
+
+
+@pytest.mark.parametrize("name", ["sd15", "sd21", "ldm-text2img-large"])
+def test_the_page_tells_the_size_of_an_adapter(name, project):
+    """docs/train.md: a row for each rank, a column for each model; MB in fp16, by default on all layers."""
+    rows = re.findall(r"^\|(.+)\|$", (project / "docs/train.md").read_text(encoding="utf-8"), re.MULTILINE)
+    cells = [[cell.strip(" `") for cell in row.split("|")] for row in rows]
+    [start] = [place for place, row in enumerate(cells) if row[0] == "rank"]
+    column = cells[start].index(name)
+    told = {int(row[0]): float(row[column]) for row in cells[start + 2 : start + 7]}
+    unet = on_meta(known_model(name).unet)
+    add_lora(unet, LoraOptions(rank=1))
+    numbers = sum(value.numel() for name, value in unet.named_parameters() if ".lora_" in name)
+    assert told == {rank: round(2 * rank * numbers / 1e6, 1) for rank in (4, 8, 16, 32, 64)}
 
 
 def test_chosen_layers(lora_recipe, tmp_path):

@@ -30,7 +30,8 @@ def test_the_digits_recipes_run_for_two_steps_one_after_the_other(
     monkeypatch.chdir(tmp_path)
     stages = {"text_encoder": 4, "autoencoder": 2, "autoencoder_whole": 2, "image": 2, "image_fine": 2}
     videos = ("video_shift", "video_shift_fine", "video_attention", "video_attention_fine")
-    small = {**stages, **dict.fromkeys(videos, 4)}
+    styles = {"image_style_a": 2, "image_style_b": 2, "video_adapter": 4}
+    small = {**stages, **dict.fromkeys(videos, 4), **styles}
     for name, batch in small.items():
         recipe = load_recipe(
             recipes.find(f"digits/{name}"),
@@ -44,6 +45,16 @@ def test_the_digits_recipes_run_for_two_steps_one_after_the_other(
         Trainer(recipe, build_task(recipe, CPU), CPU).run()
     for video in videos:
         assert (tmp_path / f"runs/digits/{video}/model/model_index.json").is_file()
+    assert (tmp_path / "runs/digits/video_adapter/adapter/pytorch_lora_weights.safetensors").is_file()
+
+
+def test_the_styles_share_nothing_and_the_adapter_sees_the_first() -> None:
+    names = ("image_style_a", "image_style_b", "video_adapter")
+    first, second, motion = (load_recipe(recipes.find(f"digits/{name}")) for name in names)
+    for option in ("colours", "backgrounds"):
+        assert first.data.style[option] and not set(first.data.style[option]) & set(second.data.style[option])
+    assert motion.data.style == first.data.style
+    assert motion.model.unet == f"{first.output}/model"
 
 
 @pytest.mark.parametrize(

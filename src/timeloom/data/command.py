@@ -130,5 +130,5 @@ def _open(name: str, split: str) -> tuple[DataOptions, ClipSource, list[str]]:
             return data, parts[0], describe_sources(data, *parts)
     if split not in ("train", "validation", "test"):
         raise unknown_name("split", split, ("train", "validation", "test"))
-    digits = DigitsSource(split)  # type: ignore[arg-type]
-    return data, digits, [f"digits, {split}: {digits.ledger.summary()}"]
+    digits = DigitsSource(split, **data.style)  # type: ignore[arg-type]
+    return data, digits, [f"{data.title}, {split}: {digits.ledger.summary()}"]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from timeloom.data.clip import Clip, Frames, Ledger, Outline, Window
 from timeloom.data.digits_captions import BACKGROUND_WORDS, COLOUR_WORDS, MOTION_WORDS, describe
+from timeloom.errors import unknown_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -136,19 +137,32 @@ def scans_of(split: Split) -> tuple[NDArray[np.int64], ...]:
     return tuple(own[round(low * len(own)) : round(high * len(own))] for own in by_digit)
 
 
-@functools.lru_cache(maxsize=3)
-def combinations_of(which: Combinations) -> tuple[tuple[int, str, str, str], ...]:
-    """The (digit, colour, background, motion) combinations that training shows, never shows, or both."""
+@functools.lru_cache(maxsize=16)
+def combinations_of(
+    which: Combinations, colours: tuple[str, ...] = (), backgrounds: tuple[str, ...] = ()
+) -> tuple[tuple[int, str, str, str], ...]:
+    """The (digit, colour, background, motion) combinations that training shows, never shows, or both.
+
+    A style has these `colours` and these `backgrounds` alone, or all where none is named. What is never shown is the
+    same in every style.
+
+    Raises:
+        TimeloomError: a colour or background that *digits* does not have.
+    """
+    for kind, named, known in (("colour", colours, COLOURS), ("background", backgrounds, BACKGROUNDS)):
+        for name in named:
+            if name not in known:
+                raise unknown_name(kind, name, known)
     every = list(itertools.product(range(10), COLOUR_WORDS, BACKGROUND_WORDS, MOTION_WORDS))
-    if which == "all":
-        return tuple(every)
-    order = np.random.default_rng(_PARTITION_SEED).permutation(len(every))
-    unseen = round(UNSEEN_SHARE * len(every))
-    return tuple(every[i] for i in (order[:unseen] if which == "unseen" else order[unseen:]))
+    if which != "all":
+        order = np.random.default_rng(_PARTITION_SEED).permutation(len(every))
+        unseen = round(UNSEEN_SHARE * len(every))
+        every = [every[i] for i in (order[:unseen] if which == "unseen" else order[unseen:])]
+    return tuple(one for one in every if one[1] in (colours or COLOURS) and one[2] in (backgrounds or BACKGROUNDS))
 
 
 class DigitsSource:
-    """A clip source that draws its clips. Item i is a function of (seed, split, i) alone.
+    """A clip source that draws its clips. Item i is a function of (seed, split, i) and of the style alone.
 
     Args:
         split: which handwriting is used.
@@ -156,6 +170,11 @@ class DigitsSource:
         num_clips: how many there are; more cost nothing.
         combinations: "seen" in training, "unseen" never in training, or "all".
         complete_captions: every caption names all four attributes (for judging).
+        colours: a style: digits in these colours alone; all where none is named.
+        backgrounds: the same for backgrounds.
+
+    Raises:
+        TimeloomError: a colour or background that there is not.
     """
 
     def __init__(
@@ -165,11 +184,14 @@ class DigitsSource:
         num_clips: int = 1_000_000,
         combinations: Combinations = "seen",
         complete_captions: bool = False,
+        colours: Sequence[str] = (),
+        backgrounds: Sequence[str] = (),
     ) -> None:
         self.split: Split = split
         self.seed = seed
         self.complete_captions = complete_captions
-        self.combinations = combinations_of(combinations)
+        self.combinations = combinations_of(combinations, tuple(colours), tuple(backgrounds))
+        self.name = "-".join(["digits", *colours, *backgrounds])
         self.ledger = Ledger(found=num_clips)
 
     def __len__(self) -> int:
@@ -178,7 +200,7 @@ class DigitsSource:
     def __getitem__(self, index: int) -> Clip:
         scene, caption = self.scene(index)
         return Clip(
-            key=f"digits-{self.split}-{self.seed}-{index}",
+            key=f"{self.name}-{self.split}-{self.seed}-{index}",
             caption=caption,
             origin=f"digits/{self.split}",
             width=SIDE,

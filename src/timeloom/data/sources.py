@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from timeloom.data.buckets import budget_sizes
 from timeloom.data.caption_table import read_csv_clips, read_jsonl_clips
 from timeloom.data.clip import ClipSource, Ledger, Window
-from timeloom.data.digits import DigitsSource
+from timeloom.data.digits import DigitsSource, combinations_of
 from timeloom.data.files import STILL_SUFFIXES, VIDEO_SUFFIXES
 from timeloom.data.folder import FolderSource
 from timeloom.data.hd_vg_130m import read_hd_vg_130m
@@ -49,6 +49,10 @@ class SourceOptions(Schema):
     """Folder of the files that an annotation file names; by default the folder it lies in."""
     split: str | None = None
     """For msr-vtt (train unless said) and ucf-101 (all unless said): train, validate, test or all."""
+    colours: list[str] = Field(default_factory=list)
+    """For *digits*, with `backgrounds` a style: digits in these colours alone. All when empty."""
+    backgrounds: list[str] = Field(default_factory=list)
+    """For *digits*: these backgrounds alone. All when empty."""
 
     @field_validator("source")
     @classmethod
@@ -63,9 +67,25 @@ class SourceOptions(Schema):
             raise ValueError(f"data.path, the folder or file of the clips, is needed for `source: {self.source}`")
         return self
 
+    @model_validator(mode="after")
+    def _has_a_style_that_there_is(self) -> SourceOptions:
+        if self.source != "digits" and (self.colours or self.backgrounds):
+            raise ValueError(f"data.colours and data.backgrounds are for `source: digits`, not {self.source}")
+        try:
+            combinations_of("all", tuple(self.colours), tuple(self.backgrounds))
+        except TimeloomError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @property
+    def style(self) -> dict[str, list[str]]:
+        """Of a `DigitsSource`."""
+        return {"colours": self.colours, "backgrounds": self.backgrounds}
+
     @property
     def title(self) -> str:
-        return f"{self.source} {self.path}" if self.path else self.source
+        restrictions = (("", [self.path or ""]), ("in ", self.colours), ("on ", self.backgrounds))
+        return " ".join([self.source, *(word + ", ".join(names) for word, names in restrictions if any(names))])
 
 
 class WeightedSource(SourceOptions):
@@ -173,7 +193,7 @@ def _path(text: str | None) -> Path:
 
 
 SOURCES: dict[str, Opener] = {
-    "digits": lambda options, scan: DigitsSource("train"),
+    "digits": lambda options, scan: DigitsSource("train", **options.style),
     "folder": _folder(VIDEO_SUFFIXES),
     "images": _folder(STILL_SUFFIXES),
     "csv": _table(lambda path, videos, split: read_csv_clips(path)),
@@ -205,8 +225,8 @@ def open_sources(data: DataOptions, seed: int) -> tuple[ClipSource, ClipSource]:
     for options, source, weight, quota in zip(data.chosen, opened, weights, quotas, strict=True):
         parts: tuple[ClipSource, ClipSource | None]
         if source is None:
-            own = DigitsSource("validation", seed, num_clips=quota) if quota else None
-            parts = DigitsSource("train", seed), own
+            own = DigitsSource("validation", seed, num_clips=quota, **options.style) if quota else None
+            parts = DigitsSource("train", seed, **options.style), own
         else:
             parts = _split(options.title, source, quota, seed, data.num_frames > 1)
             _refuse_if_many(options.title, source.ledger, data.allow_drop)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -55,6 +55,10 @@ class Options:
     """Which prompts; clip i is made with seed + i."""
     frames: int | None = None
     """Frames of a clip; 1 judges images: digit, colour and background. Default: the model's."""
+    colours: tuple[str, ...] = ()
+    """Prompts about digits in these colours alone; all when left out."""
+    backgrounds: tuple[str, ...] = ()
+    """Prompts about these backgrounds alone; all when left out."""
     steps: int | None = None
     """Denoising steps. Default: the model's."""
     sampler: str | None = None
@@ -89,7 +93,7 @@ def main(args: list[str]) -> int:
     folder = options.output or Path("evaluations") / _folder_name(options)
     store = ClipStore(folder, protocol, options.overwrite)
     status = Console(stderr=True)
-    prompts = make_prompts(options.num_prompts, options.seed)
+    prompts = make_prompts(options.num_prompts, options.seed, options.colours, options.backgrounds)
     if protocol.num_frames == 1:
         prompts = for_images(prompts)
         left_out = options.num_prompts - len(prompts)
@@ -166,6 +170,8 @@ def _load(options: Options) -> tuple[TextToVideoPipeline, Protocol]:
         timeloom=__version__,
         torch=str(torch.__version__),
         seed=options.seed,
+        colours=options.colours,
+        backgrounds=options.backgrounds,
     )
     return pipe, protocol
 
@@ -208,7 +214,7 @@ def evaluate(
     judging_s = time.perf_counter() - began
     draw_sheets(store.clips.parent, clips, prompts, verdicts)
     return {
-        "protocol": asdict(protocol),
+        "protocol": protocol.to_json(),
         "protocol_sha256": protocol.sha256,
         "num_prompts": len(prompts),
         "judge": digits.shares_to_json(own),

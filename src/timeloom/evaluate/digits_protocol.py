@@ -48,10 +48,22 @@ class Protocol:
     split: str = "test"
     seed: int = 0
     """Clip i is made with seed + i."""
+    colours: tuple[str, ...] = ()
+    """Of the prompts; all where none is named."""
+    backgrounds: tuple[str, ...] = ()
+    """The same."""
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields as JSON has them; a style's only where there is one, so that without it nothing changes."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+            if value != ()
+        }
 
 
 @dataclass(frozen=True)
@@ -72,9 +84,15 @@ class Prompt:
         return (*self.attributes, "all", *(("steady",) if "motion" in self.attributes else ()))
 
 
-def make_prompts(num_prompts: int, seed: int = 0) -> list[Prompt]:
-    """Complete captions of test clips."""
-    sources = {group: _source(group, seed) for group in ("seen", "unseen")}
+def make_prompts(
+    num_prompts: int, seed: int = 0, colours: Sequence[str] = (), backgrounds: Sequence[str] = ()
+) -> list[Prompt]:
+    """Complete captions of test clips, in these colours and on these backgrounds alone where any are named.
+
+    Raises:
+        TimeloomError: a colour or background that *digits* does not have.
+    """
+    sources = {group: _source(group, seed, colours, backgrounds) for group in ("seen", "unseen")}
     prompts = []
     for index in range(num_prompts):
         group = "unseen" if index % 4 == 3 else "seen"
@@ -101,18 +119,22 @@ def for_images(prompts: Sequence[Prompt]) -> list[Prompt]:
 def draw_real_clips(prompts: Sequence[Prompt], protocol: Protocol) -> Frames:
     """The real test clips that the prompts were written about, uint8 (B, F, H, W, 3); images show all their moments."""
     window = Window(protocol.num_frames, protocol.fps, protocol.height, protocol.width)
-    clips = [
-        _source(prompt.group, protocol.seed)[prompt.index].draw(
-            window, prompt.index % 16 / 15 if protocol.num_frames == 1 else 0.0
-        )
-        for prompt in prompts
-    ]
-    return np.stack(clips)
+    told = protocol.seed, protocol.colours, protocol.backgrounds
+    return np.stack(
+        [
+            _source(prompt.group, *told)[prompt.index].draw(
+                window, prompt.index % 16 / 15 if protocol.num_frames == 1 else 0.0
+            )
+            for prompt in prompts
+        ]
+    )
 
 
-def _source(group: str, seed: int) -> DigitsSource:
+def _source(group: str, seed: int, colours: Sequence[str], backgrounds: Sequence[str]) -> DigitsSource:
     combinations: Any = group
-    return DigitsSource("test", seed=seed, combinations=combinations, complete_captions=True)
+    return DigitsSource(
+        "test", seed, combinations=combinations, complete_captions=True, colours=colours, backgrounds=backgrounds
+    )
 
 
 class ClipStore:
@@ -131,14 +153,14 @@ class ClipStore:
         self.clips = folder / "clips"
         self._sha256 = protocol.sha256
         label = folder / "protocol.json"
-        wanted = asdict(protocol)
+        wanted = protocol.to_json()
         old = [*self.clips.glob("*.npz")] if self.clips.is_dir() else []
         known = json.loads(label.read_text(encoding="utf-8")) if label.is_file() else {}
         if overwrite:
             for path in old:
                 path.unlink()
         elif (old or known) and known != wanted:
-            differ = ", ".join(name for name in wanted if known.get(name) != wanted[name])
+            differ = ", ".join(name for name in {**wanted, **known} if known.get(name) != wanted.get(name))
             raise TimeloomError(
                 f"{folder} holds the evaluation of something else (different: {differ}). "
                 "Choose another --output, or --overwrite to start anew."

@@ -152,7 +152,8 @@ class DiffusionTask(Task):
         return contact_sheet(clips, prompts)
 
     def save(self, folder: Path) -> None:
-        if not self.recipe.model.lora:
+        lora = self.recipe.model.lora
+        if not lora:
             self._pipeline().save_pretrained(folder)
             return
         data, config = self.recipe.data, self.unet.config
@@ -167,7 +168,7 @@ class DiffusionTask(Task):
             prediction_type=self.schedule.config.prediction_type,
             family=family(config),
         )
-        save_lora(self.unet, folder, use)
+        save_lora(self.unet, folder, use, lora.dtype)
 
     def _pipeline(self):  # type: ignore[no-untyped-def]
         from timeloom.generate.pipeline import TextToVideoPipeline

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from timeloom.adapters import ADAPTER_FILE, Use, write_adapter
 from timeloom.errors import TimeloomError, unknown_name
 from timeloom.models.unet import VideoUNet
 from timeloom.train.recipe import LoraOptions
+
+DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 
 
 def add_lora(unet: VideoUNet, options: LoraOptions) -> None:
@@ -41,9 +44,18 @@ def _ending(name: str) -> str:
     return f"{parent}.{own}" if own.isdigit() else own
 
 
-def save_lora(unet: VideoUNet, folder: Path, use: Use) -> None:
-    """Write what `add_lora` added, as it is trained by now, as the adapter in `folder`."""
+def save_lora(unet: VideoUNet, folder: Path, use: Use, dtype: str = "fp16") -> None:
+    """Write what `add_lora` added, as it is trained by now, as the adapter in `folder`, in numbers of `dtype`.
+
+    Raises:
+        TimeloomError: a value beyond the range of fp16.
+    """
     from peft import get_peft_model_state_dict
 
     [(name, config)] = unet.peft_config.items()
-    write_adapter(folder / ADAPTER_FILE, use, get_peft_model_state_dict(unet, adapter_name=name), config.to_dict())
+    trained = get_peft_model_state_dict(unet, adapter_name=name)
+    stored = {key: tensor.to(DTYPES[dtype]) for key, tensor in trained.items()}
+    for key, tensor in stored.items():
+        if not torch.isfinite(tensor).all():
+            raise TimeloomError(f"{key!r} has values that {dtype} cannot hold; run again with model.lora.dtype=fp32.")
+    write_adapter(folder / ADAPTER_FILE, use, stored, config.to_dict())

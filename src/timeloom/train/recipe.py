@@ -47,6 +47,8 @@ class LoraOptions(Schema):
         min_length=1,
     )
     """How the names of the layers end: the ResNet blocks' convolutions, whose channels are shifted, and attention."""
+    dtype: Literal["fp16", "fp32"] = "fp16"
+    """Numbers that the adapter is stored in; training and its checkpoints have fp32."""
 
 
 class ModelOptions(Schema):

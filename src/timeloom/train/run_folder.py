@@ -44,5 +44,7 @@ def _deciding(recipe: Recipe) -> dict[str, Any]:
     options = recipe.model_dump(mode="json", exclude=MANNER)
     del options["data"]["cache"]
     del options["model"]["family"]  # says what is planned, not what is trained
+    if lora := options["model"]["lora"]:
+        del lora["dtype"]  # says how the adapter is stored
     options["schedule"] = {key: value for key, value in options["schedule"].items() if key not in SCHEDULE_MANNER}
     return options

@@ -78,10 +78,9 @@ def test_another_clip_is_named(folder):
 def test_tensors_that_miss_or_are_broken_are_named(folder, tiny, tmp_path):
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    tensors = load_file(tmp_path / "model.safetensors")
-    save_file(
-        {**tensors, "text_projection.weight": torch.full((512, 32), torch.nan)}, tmp_path / "model.safetensors", PT
-    )
+    tensors = {name: value.clone() for name, value in load_file(tmp_path / "model.safetensors").items()}
+    broken = {**tensors, "text_projection.weight": torch.full((512, 32), torch.nan)}
+    save_file(broken, tmp_path / "model.safetensors", PT)
     with pytest.raises(TimeloomError, match=r"texts features that are not finite.*model\.safetensors"):
         load_clip(tmp_path).text_features(["a"])
     del tensors["visual_projection.weight"]

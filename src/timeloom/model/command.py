@@ -184,7 +184,7 @@ def convert(options: ConvertOptions) -> int:
     from timeloom.model.convert import convert as write
     from timeloom.model.folder import find_source
     from timeloom.model.report import print_report
-    from timeloom.model.weights import DTYPES
+    from timeloom.weight_files import DTYPES
 
     check_destination(options.destination, Path(options.source).expanduser(), options.overwrite)
     source = find_source(options.source, options.variant, download=True)
@@ -230,7 +230,7 @@ def merge(options: MergeOptions) -> int:
     from timeloom.model.convert import check_destination
     from timeloom.model.merge import merge as write
     from timeloom.model.report import print_report
-    from timeloom.model.weights import DTYPES
+    from timeloom.weight_files import DTYPES
 
     adapter = read_adapter(options.adapter)
     for read in (Path(options.model).expanduser(), adapter.file):
@@ -251,7 +251,7 @@ def diff(options: DiffOptions) -> int:
     """Write the difference of two models as an adapter."""
     from timeloom.adapters import write_adapter
     from timeloom.model.merge import difference, parts_beside
-    from timeloom.model.weights import DTYPES
+    from timeloom.weight_files import DTYPES
 
     if options.adapter.suffix != ".safetensors":
         raise TimeloomError(f"{options.adapter}: an adapter is a .safetensors file.")

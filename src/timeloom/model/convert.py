@@ -17,9 +17,9 @@ import torch
 
 from timeloom.errors import TimeloomError
 from timeloom.model.parts import Fit, Model, Part, fit, on_meta, require_match
-from timeloom.model.weights import usable
 from timeloom.model_files import INDEX, load_tokenizer, quiet_libraries
 from timeloom.models.text_encoders import TEXT_ENCODERS
+from timeloom.weight_files import usable
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from torch import nn
 from timeloom import zoo
 from timeloom.errors import TimeloomError
 from timeloom.model.parts import Model, Part
-from timeloom.model.weights import Stored, find_weights, read_weights
 from timeloom.model_files import INDEX, read_json
 from timeloom.models.text_encoders import TEXT_ENCODERS
 from timeloom.models.unet import VideoUNet
+from timeloom.weight_files import Stored, find_weights, read_weights
 
 DEFAULTS = ("num_frames", "fps", "height", "width", "num_inference_steps", "guidance_scale", "sampler")
 UNETS = ("UNet2DConditionModel", "VideoUNet")

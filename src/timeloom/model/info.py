@@ -10,9 +10,9 @@ from torch import nn
 
 from timeloom.errors import TimeloomError
 from timeloom.model.parts import MECHANISM, Model, on_meta
-from timeloom.model.weights import DTYPES
 from timeloom.model_files import quiet_libraries
 from timeloom.models.cost import Cost, measure
+from timeloom.weight_files import DTYPES
 
 DECODED_AT_ONCE = 16
 """Frames, as `timeloom generate` decodes them."""

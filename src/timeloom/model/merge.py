@@ -12,7 +12,7 @@ from timeloom.adapters import Adapter, Use, family
 from timeloom.errors import TimeloomError
 from timeloom.model.convert import Report, convert
 from timeloom.model.parts import MECHANISM, Model, fit, on_meta
-from timeloom.model.weights import Stored, usable
+from timeloom.weight_files import Stored, usable
 
 
 def merge(

@@ -12,9 +12,9 @@ from diffusers import ModelMixin
 from torch import nn
 
 from timeloom.errors import TimeloomError
-from timeloom.model.weights import Stored
 from timeloom.model_files import quiet_libraries
 from timeloom.models.unet import VideoUNet
+from timeloom.weight_files import Stored
 
 MECHANISM = "temporal_mechanism."
 """Prefix of the tensors of a temporal mechanism."""

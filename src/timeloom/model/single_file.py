@@ -20,9 +20,9 @@ from transformers import CLIPTextModel
 from timeloom.errors import TimeloomError
 from timeloom.model.original_layout import Origin, clip_origin, open_clip_origin, unet_origin, vae_origin
 from timeloom.model.parts import Model, Part, on_meta
-from timeloom.model.weights import Stored, read_weights
 from timeloom.models.families import scheduler_config
 from timeloom.models.unet import VideoUNet
+from timeloom.weight_files import Stored, read_weights
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 CLIP, OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."

@@ -41,7 +41,7 @@ def read_weights(path: Path) -> tuple[dict[str, Stored], list[str]]:
         return _read_safetensors(path), []
     if path.suffix in PICKLES:
         return _read_pickle(path)
-    raise TimeloomError(f"{path}: weights are a .safetensors file, or a .ckpt of Stable Diffusion.")
+    raise TimeloomError(f"{path}: weights are a .safetensors file, or one of PyTorch's ({', '.join(PICKLES)}).")
 
 
 def _read_safetensors(path: Path) -> dict[str, Stored]:

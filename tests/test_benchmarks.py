@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from concurrent.futures import Future
 
 import pytest
 
@@ -48,9 +49,29 @@ def test_denoiser_against_the_number_of_frames(denoiser, tmp_path):
     assert list(report["frames"]) == ["2", "3"] and report["frames"]["2"]["a_frame_to_first"] == 1
 
 
+class HereAndNow:
+    """Runs what it is given in this process."""
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def submit(self, function, *args):
+        future = Future()
+        future.set_result(function(*args))
+        return future
+
+
 @pytest.mark.slow
 def test_training(project, monkeypatch, tmp_path):
     training = benchmark(project, monkeypatch, "training")
+    monkeypatch.setattr(training, "ProcessPoolExecutor", HereAndNow)  # a process of its own takes seconds to start
+    monkeypatch.setenv("TIMELOOM_CACHE", str(tmp_path))
     output = tmp_path / "training.json"
     assert training.main(["--steps", "1", "--rounds", "1", "--output", str(output)]) == 0
     cases = json.loads(output.read_text())["cases"]

@@ -40,6 +40,8 @@ def test_the_digits_recipes_run_for_two_steps_one_after_the_other(
                 f"schedule.batch_size={batch}",
                 "data.validation_clips=4",
                 "preview.num_inference_steps=2",
+                "preview.prompts=[a red seven moves left]",
+                f"schedule.validate_every={2 * batch}",
             ],
         )
         Trainer(recipe, build_task(recipe, CPU), CPU).run()

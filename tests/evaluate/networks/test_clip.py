@@ -43,7 +43,7 @@ def test_frames_are_prepared_as_transformers_does(folder, tiny):
         frames = np.ascontiguousarray(coarse.repeat(4, 1).repeat(4, 2))
         expected = processor(list(frames), return_tensors="pt").pixel_values
         found = extractor._prepare(torch.from_numpy(frames))
-        assert (found - expected).abs().max() < 0.016  # one level of 255, where sums round otherwise
+        assert (found - expected).abs().max() < 0.031  # two levels of 255: Pillow rounds between its two passes
         assert (found - expected).abs().mean() < 0.001
 
 

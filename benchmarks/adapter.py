@@ -21,27 +21,23 @@ import platform
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from timeloom import __version__, cli, recipes
 from timeloom.adapters import find_adapter
-from timeloom.data import read_video
 from timeloom.data.write import replace_file
-from timeloom.evaluate.command import hash_model
-from timeloom.evaluate.digits_protocol import count_right, make_prompts, shares_to_json
-from timeloom.evaluate.judge import Judge
 from timeloom.train.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).parents[1]
 IMAGE_RECIPES = {"A": "digits/image_style_a", "B": "digits/image_style_b"}
 ADAPTER_RECIPE = "digits/video_adapter"
-VIDEOS = (("A", 1.0), ("B", 1.0), ("B", 0.0))
-"""(model, how much of the adapter); each is asked for its own style."""
-IMAGES = (("A", "A"), ("A", "B"), ("B", "B"), ("B", "A"))
-"""(model, the style that it is asked for)."""
+ROWS = (
+    *(("A", "A", None), ("A", "B", None), ("B", "B", None), ("B", "A", None)),
+    *(("A", "A", 1.0), ("B", "B", 1.0), ("B", "B", 0.0)),
+)
+"""(model, the style that it is asked for, how much of the adapter: None makes images)."""
 MARKS = "<!-- benchmarks/adapter.py writes from here -->", "<!-- to here -->"
-COLUMNS = {"digit": "digit", "colour": "colour", "background": "background", "motion": "motion", "all": "all four"}
+COLUMNS = {"digit": "digit", "colour": "colour", "background": "background", "motion": "motion", "all": "all of them"}
 
 
 def main(args: list[str] | None = None) -> int:
@@ -50,11 +46,8 @@ def main(args: list[str] | None = None) -> int:
     trained = {name: train(recipe, options.set_image) for name, recipe in IMAGE_RECIPES.items()}
     motion = train(ADAPTER_RECIPE, options.set_video)
     adapter = find_adapter(Path(motion.output) / "adapter")
-    judge = Judge()
-    rows = [judge_images(judge, trained[name], name, trained[style], style, options) for name, style in IMAGES]
-    rows += [judge_videos(trained[name], name, adapter, scale, options) for name, scale in VIDEOS]
     result = {
-        "rows": rows,
+        "rows": [judge(trained, name, style, adapter, scale, options) for name, style, scale in ROWS],
         "styles": {name: recipe.data.style for name, recipe in trained.items()},
         "num_prompts": options.num_prompts,
         "adapter": {
@@ -101,40 +94,18 @@ def train(name: str, changes: list[str]) -> Recipe:
     return load_recipe(recipes.find(name), changes)
 
 
-def judge_videos(recipe: Recipe, name: str, adapter: Path, scale: float, options: argparse.Namespace) -> dict[str, Any]:
-    """Clips of an image model in its own style, `scale` times the adapter in its weights, the temporal shift on."""
-    folder = options.clips / f"videos-{name}-{scale:g}"
-    style = [word for option, names in recipe.data.style.items() for word in (f"--{option}", *names)]
-    run(
-        *("evaluate", "--model", Path(recipe.output) / "model", "--adapter", adapter, "--adapter-scale", scale),
-        *("--num-prompts", options.num_prompts, "--output", folder, *style),
-    )
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    kept = ("protocol", "protocol_sha256", "judge", "model_right", "seconds")
-    return {"model": name, "asked_for": name, "adapter_scale": scale, **{part: result[part] for part in kept}}
-
-
-def judge_images(
-    judge: Judge, recipe: Recipe, name: str, asked: Recipe, style: str, options: argparse.Namespace
+def judge(
+    trained: dict[str, Recipe], name: str, style: str, adapter: Path, scale: float | None, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Images of the model itself for the prompts of a style. The judge sees each twice, and nothing moves in them."""
-    model = Path(recipe.output) / "model"
-    prompts = make_prompts(options.num_prompts, **asked.data.style)
-    prompts = [one for one in prompts if one.attributes["motion"] != "spin"]  # one frame may show it at any angle
-    weights = hash_model(model)
-    folder = options.clips / f"images-{name}-of-{style}-{weights[:12]}"  # images are kept: those of these very weights
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = folder / "prompts.txt"
-    replace_file(lines, "\n".join(prompt.text for prompt in prompts).encode())
-    run(
-        *("generate", "--prompts", lines, "--model", model, "--frames", 1),
-        *("--output", folder / "images", "--batch-size", 16, "--quiet"),
-    )
-    files = sorted((folder / "images").glob("*.png"))[: len(prompts)]
-    frames = np.stack([read_video(file)[[0, 0]] for file in files])
-    shares = shares_to_json(count_right(prompts, judge(frames)))
-    seen = {metric: shares[metric] for metric in ("digit", "colour", "background")}
-    return {"model": name, "asked_for": style, "adapter_scale": None, "weights_sha256": weights, "model_right": seen}
+    """Clips of an image model asked for a style, the shift on, `scale` times the adapter in its weights; or images."""
+    folder = options.clips / f"{'images' if scale is None else f'clips-{scale:g}'}-{name}-of-{style}"
+    kind = ["--frames", 1] if scale is None else ["--adapter", adapter, "--adapter-scale", scale]
+    asked = [word for option, names in trained[style].data.style.items() for word in (f"--{option}", *names)]
+    model = Path(trained[name].output) / "model"
+    run("evaluate", "--model", model, *kind, "--num-prompts", options.num_prompts, "--output", folder, *asked)
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    kept = ("protocol", "protocol_sha256", "num_prompts", "judge", "model_right", "seconds")
+    return {"model": name, "asked_for": style, "adapter_scale": scale, **{part: result[part] for part in kept}}
 
 
 def draw_table(result: dict[str, Any]) -> str:
@@ -151,7 +122,8 @@ def draw_table(result: dict[str, Any]) -> str:
         for name, style in result["styles"].items()
     )
     about = (
-        f"{result['num_prompts']} prompts a row, shares right in percent with 95 % intervals. {' '.join(styles)} "
+        f"{result['num_prompts']} prompts a row (for images, without those that spin), shares right in percent with "
+        f"95 % intervals. {' '.join(styles)} "
         f"Image models finetuned on {' and '.join(f'{count:,}' for count in images.values())} images. The adapter, "
         f"rank {adapter['rank']}, trained on {adapter['clips']:,} clips of style A: {adapter['bytes'] / 1e6:.1f} MB. "
         f"Timeloom {result['timeloom']}, torch {result['torch']}, {result['machine']}."

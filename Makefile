@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  { echo "Timeloom needs Python 3.11 or newer; choose one with: make PYTHON=python3.11" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev,logging,lora]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[curate,dev,logging,lora,ray,studio,study]'
 	@touch $@
 
 demo: $(INSTALLED)

@@ -57,6 +57,8 @@ class ModelOptions(Schema):
     text_encoder: str | dict[str, Any] | None = None
     vae: str | dict[str, Any] | None = None
     unet: str | dict[str, Any] | None = None
+    features: dict[str, Any] = Field(default_factory=dict)
+    """Sizes of the network that metrics look through: width, dimension, embedding (features)."""
     temporal: Literal["none", "shift", "attention"] = "none"
     shift_fraction: float = Field(default=0.25, ge=0.0, le=0.5)
     shift_placement: Literal["residual_start", "residual_end"] = "residual_end"
@@ -131,7 +133,7 @@ class LossOptions(Schema):
     caption_dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of captions replaced by the empty one, for classifier-free guidance (image, video)."""
     image_share: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the clips whose frames are trained on as images (video)."""
+    """Share of the clips whose frames are trained on as images (video, features)."""
     min_snr_gamma: float | None = Field(default=None, gt=0)
     """Weigh timesteps by min(SNR, gamma) / SNR (arXiv 2303.09556, Sec. 3.4); evenly when absent (image, video)."""
     timestep_shift: float = Field(default=1.0, gt=0)
@@ -160,7 +162,7 @@ class PreviewOptions(Schema):
 class Recipe(Schema):
     """A training run."""
 
-    task: Literal["text_encoder", "autoencoder", "image", "video"]
+    task: Literal["text_encoder", "autoencoder", "image", "video", "features"]
     output: str
     """Folder of the run: checkpoints, log, previews, and the trained model in `model/`."""
     seed: int = 0

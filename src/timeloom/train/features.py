@@ -29,6 +29,8 @@ from timeloom.zoo import resolve
 UNKNOWN = -100
 """A class that cross_entropy leaves out."""
 ON_PREVIEW = 32
+TILT, SLANT, STRETCH = 0.2, 0.2, 0.15
+"""Radians, share of the height, and logarithm of a side: at most so much is a training clip distorted."""
 
 
 class ClipsAndCaptions(nn.Module):
@@ -77,9 +79,10 @@ class FeaturesTask(Task):
 
     def loss(self, batch: Batch, random: SampleRandom) -> tuple[Tensor, dict[str, Tensor]]:
         still = [seen_as_images(number, self.recipe.loss.image_share) for number in random.numbers]
-        videos = batch.pixels(self.device)
+        videos = distort(batch.pixels(self.device), random)
         moving = [place for place, image in enumerate(still) if not image]
-        losses, metrics = [], {}
+        losses: list[Tensor] = []
+        metrics: dict[str, Tensor] = {}
         if moving:
             captions = [batch.captions[place] for place in moving]
             reading, similarities = self.network(videos[moving], self._text(captions))
@@ -150,6 +153,22 @@ class FeaturesTask(Task):
         text_encoder = {"text_encoder": source, "text_encoder_sha256": hash_text_encoder(resolve(source))}
         config = {**self.config, **text_encoder}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def distort(videos_BFCHW: Tensor, random: SampleRandom) -> Tensor:
+    """Each clip tilted, stretched and slanted a little, all its frames alike, so that few hands stand for many."""
+    tilt, slant, across, down = (2 * random.uniform((4,)) - 1).to(videos_BFCHW.device).T
+    cos, sin = torch.cos(TILT * tilt), torch.sin(TILT * tilt)
+    wide, high = torch.exp(STRETCH * across), torch.exp(STRETCH * down)
+    rows = [wide * cos, wide * (SLANT * slant * cos - sin), high * sin, high * (SLANT * slant * sin + cos)]
+    turn = torch.stack(rows, dim=1).unflatten(1, (2, 2))
+    places = torch.cat([turn, torch.zeros_like(turn[..., :1])], dim=2)
+    frames = videos_BFCHW.flatten(0, 1)
+    grid = F.affine_grid(
+        places.repeat_interleave(videos_BFCHW.shape[1], dim=0), list(frames.shape), align_corners=False
+    )
+    moved = F.grid_sample(frames, grid, padding_mode="reflection", align_corners=False)
+    return moved.unflatten(0, videos_BFCHW.shape[:2])
 
 
 def classification(logits: dict[str, Tensor], wanted: dict[str, Tensor]) -> Tensor:

@@ -159,6 +159,16 @@ class PreviewOptions(Schema):
     sampler: str = "dpm-solver++"
 
 
+class EvaluationOptions(Schema):
+    """Clips made and judged while training, as `timeloom evaluate` does, sampled as `preview` says."""
+
+    protocol: Literal["digits"] = "digits"
+    every: int = Field(gt=0)
+    """Samples."""
+    num_prompts: int = Field(default=64, ge=2)
+    """Of the protocol; intervals of all metrics need 32."""
+
+
 class Recipe(Schema):
     """A training run."""
 
@@ -172,6 +182,8 @@ class Recipe(Schema):
     schedule: ScheduleOptions
     loss: LossOptions = LossOptions()
     preview: PreviewOptions = PreviewOptions()
+    evaluation: EvaluationOptions | None = None
+    """Judge clips while training (image, video)."""
     ema_half_life_samples: float = Field(default=0, ge=0)
     """Samples after which the moving average of the weights has half forgotten; 0 keeps no average."""
     precision: Literal["fp32", "bf16"] = "bf16"
@@ -195,6 +207,8 @@ class Recipe(Schema):
             raise ValueError("data.num_frames: the video task needs at least 2 frames")
         if self.model.lora and self.task not in ("image", "video"):
             raise ValueError(f"model.lora: only a U-Net is trained so (image, video), not the {self.task}")
+        if self.evaluation and self.task not in ("image", "video"):
+            raise ValueError(f"evaluation: only a U-Net makes clips (image, video), not the {self.task}")
         if self.loss.crop > min(self.data.height, self.data.width):
             raise ValueError("loss.crop: a crop cannot be larger than the frame")
         if self.compile and self.parallel == "fsdp":

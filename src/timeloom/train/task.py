@@ -17,6 +17,7 @@ from timeloom.data.clip import Frames
 from timeloom.train.recipe import Recipe
 
 if TYPE_CHECKING:
+    from timeloom.generate.pipeline import TextToVideoPipeline
     from timeloom.train.encode import Encoder
 
 
@@ -138,6 +139,10 @@ class Task(ABC):
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write what was trained: the model folder (Stable Diffusion layout), or an adapter."""
+
+    def pipeline(self) -> TextToVideoPipeline:
+        """What makes clips with the network as it is now, sampled as the recipe's `preview` says; of U-Nets alone."""
+        raise NotImplementedError(f"{type(self).__name__} makes no clips")
 
     def frozen(self) -> dict[str, nn.Module]:
         """Networks that take part and are not trained, by name."""

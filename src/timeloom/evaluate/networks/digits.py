@@ -12,12 +12,12 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from timeloom import zoo
 from timeloom.errors import TimeloomError
 from timeloom.evaluate.networks.extractor import Classifier, Extractor, Rows, Source
-from timeloom.evaluate.networks.resize import antialiased_bicubic, short_side
+from timeloom.evaluate.networks.resize import antialiased_bicubic, centre_crop, short_side
 from timeloom.evaluate.networks.weights import check_hash, load_into, read_tensors
 from timeloom.generate.model_folder import find_model, load_network
 from timeloom.model_files import INDEX, hash_text_encoder, load_tokenizer, read_json, text_encoder_of
@@ -28,11 +28,11 @@ VIDEO_CLASSES = ("digit", "motion")
 IMAGE_CLASSES = ("digit", "colour")
 
 
-class _Digits:
-    """How all of them prepare pixels: the shorter side to 64, in −1…1."""
+class _Digits(Extractor):
+    """How all of them prepare pixels: the square in the middle, where the digit is, 64 a side, in −1…1."""
 
     side: ClassVar[int] = 64
-    resize: str = "shorter side, antialias"
+    resize: str = "antialias, crop"
 
     network: VideoClassifier
 
@@ -42,7 +42,7 @@ class _Digits:
         size = short_side(frames.shape[2], frames.shape[3], self.side, round_up=False)
         if size != frames.shape[2:]:
             frames = antialiased_bicubic(frames, *size)
-        return (frames / 127.5 - 1).unflatten(0, videos.shape[:2])
+        return (centre_crop(frames, self.side) / 127.5 - 1).unflatten(0, videos.shape[:2])
 
     def _features(self, prepared: Tensor) -> Tensor:
         return self.network(prepared).features
@@ -78,7 +78,7 @@ class DigitsImage(_Digits, Classifier):
         return self._joint(prepared, IMAGE_CLASSES)
 
 
-class DigitsTextVideo(_Digits, Extractor):
+class DigitsTextVideo(_Digits):
     """64 features a clip, of length 1, and of texts in the same space. Clips are seen whole: texts tell of motion."""
 
     name: ClassVar[str] = "digits-text-video"
@@ -86,7 +86,7 @@ class DigitsTextVideo(_Digits, Extractor):
     dimension: ClassVar[int] = 64
 
     def __init__(
-        self, network: VideoClassifier, text_encoder: nn.Module, tokenizer: Any, source: Source, **options: Any
+        self, network: VideoClassifier, text_encoder: Any, tokenizer: Any, source: Source, **options: Any
     ) -> None:
         super().__init__(network, source, **options)
         self.text_encoder = text_encoder.eval().requires_grad_(False).to(self.device)

@@ -12,7 +12,7 @@ from timeloom import __version__
 from timeloom.data.write import replace_file
 from timeloom.errors import TimeloomError
 from timeloom.evaluate import digits_protocol as digits
-from timeloom.evaluate.digits_metrics import Looked, Looker, measure, reference
+from timeloom.evaluate.digits_metrics import Looked, Looker, measure
 from timeloom.evaluate.judge import Judge, Verdict
 from timeloom.generate.pipeline import TextToVideoPipeline
 from timeloom.generate.schedulers import scheduler_name
@@ -41,15 +41,15 @@ def evaluate(pipe: TextToVideoPipeline, recipe: Recipe, folder: Path, device: to
     processes.first_then_others(lambda: _open(folder, protocol))
     store, judge, looker = digits.ClipStore(folder, protocol), Judge(protocol.fps), Looker(device)
 
-    def look(batch: Sequence[digits.Prompt]) -> tuple[list[Verdict], Looked]:
+    def look(batch: Sequence[digits.Prompt]) -> tuple[list[Verdict], Looked, Looked]:
         digits.generate(pipe, batch, protocol, store, BATCH_SIZE)
         clips, _ = digits.load_clips(batch, store)
-        return judge(clips), looker.look(clips, batch)
+        return judge(clips), looker.look(clips, batch), looker.look(digits.draw_real_clips(batch, protocol), batch)
 
     batches = [prompts[first : first + BATCH_SIZE] for first in range(0, len(prompts), BATCH_SIZE)]
-    parts = processes.share(look, batches)
-    verdicts = [verdict for own, _ in parts for verdict in own]
-    metrics = measure(Looked.joined([looked for _, looked in parts]), reference(looker, protocol))
+    judged, made, real = zip(*processes.share(look, batches), strict=True)
+    verdicts = [verdict for own in judged for verdict in own]
+    metrics = measure(Looked.joined(made), Looked.joined(real))
     right = digits.count_right(prompts, verdicts)
     if processes.rank == 0:
         result = {

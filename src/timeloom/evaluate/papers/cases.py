@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from timeloom.data.clip import Frames
 from timeloom.evaluate import command
-from timeloom.evaluate.digits_metrics import Looked, Looker, measure, reference, resampled
+from timeloom.evaluate.digits_metrics import Looked, Looker, measure, resampled
 from timeloom.evaluate.digits_protocol import Prompt, Protocol, draw_real_clips, for_images, make_prompts
-from timeloom.evaluate.metrics import FeatureSet
 from timeloom.evaluate.papers.models import IMAGE_MODEL, Group, Model
 from timeloom.tensor_cache import TensorCache
 
@@ -84,11 +83,10 @@ class Judged:
     result: dict[str, Any]
     """What `timeloom evaluate` says: marks, the judge on real clips, the protocol."""
     looked: Looked
+    real: Looked
+    """The same of the real clips that the prompts were written about."""
     metrics: dict[str, Any]
     """{name: Result as JSON}."""
-    real: FeatureSet
-    real_metrics: dict[str, float]
-    """The same metrics of the real clips that the prompts were written about."""
     folder: Path
 
     @cached_property
@@ -99,11 +97,11 @@ class Judged:
     def numbers(self) -> dict[str, Any]:
         """For JSON."""
         names = ("num_prompts", "protocol", "protocol_sha256", "model_right", "judge", "marks", "seconds")
+        likeness = None if self.real.clips is None else float(self.real.similarities().mean())
         return {
             **{name: self.result[name] for name in names},
             "metrics": self.metrics,
-            "real_metrics": self.real_metrics,
-            "likeness": self.looked.similarities().round(5).tolist() if self.looked.clips is not None else None,
+            "real_likeness": likeness,
         }
 
 
@@ -146,13 +144,11 @@ class Bench:
             name: tuple(v) if isinstance(v, list) else v for name, v in result["protocol"].items()
         }
         protocol = Protocol(**fields)
-        real = reference(self.looker, protocol)
         window = protocol.num_frames, protocol.fps, protocol.height, protocol.width
         looked = self._look(folder, prompts, lambda: read_clips(folder, prompts), protocol.sha256)
-        shown = self._look(self.folder / "real", prompts, lambda: draw_real_clips(prompts, protocol), window)
+        real = self._look(self.folder / "real", prompts, lambda: draw_real_clips(prompts, protocol), window)
         metrics = {name: found.to_json() for name, found in measure(looked, real).items()}
-        real_metrics = {name: found.value for name, found in measure(shown, real).items()}
-        return Judged(model, result, looked, metrics, real, real_metrics, folder)
+        return Judged(model, result, looked, real, metrics, folder)
 
     def _look(self, folder: Path, prompts: list[Prompt], clips: Callable[[], Frames], *of: Any) -> Looked:
         """`Looker.look`, kept in the folder as one table."""

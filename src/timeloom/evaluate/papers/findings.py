@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timeloom.errors import TimeloomError
+from timeloom.evaluate.digits_metrics import DISTANCES_OF_IMAGES, DISTANCES_OF_VIDEOS, LIKENESS
 from timeloom.evaluate.intervals import student
 from timeloom.evaluate.metrics import METRICS
 from timeloom.evaluate.papers.cases import Judged
@@ -20,7 +21,7 @@ from timeloom.evaluate.papers.models import IMAGE_MODEL, Group
 
 Interval = tuple[float, float]
 
-FVD, FID, LIKENESS = "digits-fvd", "digits-fid", "digits-clipsim"
+FVD, FID = DISTANCES_OF_VIDEOS[0], DISTANCES_OF_IMAGES[0]
 EQUAL = ("num_frames", "fps", "height", "width", "num_inference_steps", "guidance_scale", "sampler", "seed", "split")
 """Of the protocol: where these differ, nothing is compared."""
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from timeloom.data.write import replace_file
+from timeloom.evaluate.digits_metrics import LIKENESS
 from timeloom.evaluate.intervals import student, wilson
-from timeloom.evaluate.papers.findings import FID, FVD, LIKENESS, Interval, verdict
+from timeloom.evaluate.papers.findings import FID, FVD, Interval, verdict
 
 Report = dict[str, Any]
 """Of one group; what `numbers` of the command gives."""
@@ -125,7 +126,7 @@ def case_table(report: Report, kind: str, samplings: bool = False) -> list[str]:
         spent = fmean(run["seconds"]["generation"] / run["num_prompts"] for run in runs)
         lines.append(_row([name, *cells, *([f"{spent:.2f}"] if samplings else [])]))
     real = [f"{100 * first['judge'][metric]['all']['value']:.1f}" for metric in shares]
-    real += [_number(metric, first["real_metrics"][metric]) for metric in metrics]
+    real += [_number(LIKENESS, first["real_likeness"]) if metric == LIKENESS else "0" for metric in metrics]
     return [*lines, _row(["real clips", *real, *([""] if samplings else [])]), ""]
 
 
@@ -184,7 +185,7 @@ def difference_cell(metric: str, found: dict[str, Any]) -> str:
         return _percent((max(low, -1.0), min(high, 1.0)), "+") if share else _signed(metric, low, high)
 
     runs = "one run" if found["over_runs"] is None else words(found["over_runs"])
-    mean = f"{100 * found['mean']:+.1f}" if share else _signed(metric, found["mean"])
+    mean = f"{100 * found['mean']:+.1f}".replace("-", "−") if share else _signed(metric, found["mean"])
     return f"{mean} ({runs}; {words(found['over_prompts'])})"
 
 
@@ -242,7 +243,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _percent(interval: Interval, sign: str = "") -> str:
-    return " to ".join(f"{100 * end:{sign}.0f}" for end in interval)
+    return " to ".join(f"{100 * end:{sign}.0f}".replace("-", "−") for end in interval)
 
 
 def _number(metric: str, value: float) -> str:

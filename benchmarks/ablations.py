@@ -140,7 +140,6 @@ def main(args: list[str]) -> int:
     train_all(options)
     words = ["--models", str(options.runs), "--name", "ablations", "--title", TITLE]
     words += ["--output", str(options.runs / "judged")]
-    words += ["--output", str(options.runs / "judged")]
     words += ["--num-prompts", str(options.prompts), "--sampler", options.sampler, "--steps", str(options.steps)]
     words += ["--guidance", str(options.guidance), "--batch-size", str(options.batch_size), "--samplings"]
     words += ["--rounds", str(options.rounds), "--device", options.device, "--page", str(options.page)]

@@ -12,7 +12,7 @@ from timeloom.data.clip import Window
 from timeloom.data.digits import CLASSES, DigitsSource
 from timeloom.errors import TimeloomError
 from timeloom.models.video_classifier import VideoClassifier
-from timeloom.train.features import UNKNOWN, accuracies, classification, distort
+from timeloom.train.features import UNKNOWN, accuracies, classification
 from timeloom.train.feed import read_batch
 from timeloom.train.recipe import Recipe
 from timeloom.train.task import Batch, SampleRandom
@@ -33,16 +33,6 @@ def test_classes_that_are_not_known_cost_and_count_nothing() -> None:
     assert accuracies(logits, some)["digit"] == 1
     none = {name: torch.full((2,), UNKNOWN) for name in some}
     assert classification(logits, none).item() == 0
-
-
-def test_a_distortion_is_one_for_all_frames_and_each_clips_own() -> None:
-    frame = torch.linspace(-1, 1, 64).expand(2, 3, 3, 64, 64)  # two clips of three equal frames
-    random = SampleRandom(0, [4, 5])
-    moved = distort(frame, random)
-    torch.testing.assert_close(moved, moved[:, :1].expand_as(moved))
-    assert not torch.allclose(moved[0], moved[1], atol=1e-2)
-    torch.testing.assert_close(distort(frame[1:], SampleRandom(0, [5])), moved[1:])
-    assert moved.min() >= -1 and moved.max() <= 1
 
 
 def test_ground_truth_comes_with_digits_and_its_lack_is_no_error(

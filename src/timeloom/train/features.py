@@ -29,8 +29,6 @@ from timeloom.zoo import resolve
 UNKNOWN = -100
 """A class that cross_entropy leaves out."""
 ON_PREVIEW = 32
-TILT, SLANT, STRETCH = 0.2, 0.2, 0.15
-"""Radians, share of the height, and logarithm of a side: at most so much is a training clip distorted."""
 
 
 class ClipsAndCaptions(nn.Module):
@@ -79,7 +77,7 @@ class FeaturesTask(Task):
 
     def loss(self, batch: Batch, random: SampleRandom) -> tuple[Tensor, dict[str, Tensor]]:
         still = [seen_as_images(number, self.recipe.loss.image_share) for number in random.numbers]
-        videos = distort(batch.pixels(self.device), random)
+        videos = batch.pixels(self.device)
         moving = [place for place, image in enumerate(still) if not image]
         losses: list[Tensor] = []
         metrics: dict[str, Tensor] = {}
@@ -88,11 +86,8 @@ class FeaturesTask(Task):
             reading, similarities = self.network(videos[moving], self._text(captions))
             assert similarities is not None
             wanted = self._targets(batch, moving)
-            own = torch.arange(len(moving), device=self.device)
-            contrast = (F.cross_entropy(similarities, own) + F.cross_entropy(similarities.T, own)) / 2
-            naming = classification(reading.logits, wanted)
-            losses += [contrast, naming]
-            metrics |= {"contrast": contrast.detach(), "naming": naming.detach(), **accuracies(reading.logits, wanted)}
+            losses += [contrast(similarities), naming := classification(reading.logits, wanted)]
+            metrics |= {"contrast": losses[0].detach(), "naming": naming.detach(), **accuracies(reading.logits, wanted)}
         if images := [place for place, image in enumerate(still) if image]:  # each frame of these on its own
             frames = videos.shape[1]
             reading, _ = self.network(videos[images].flatten(0, 1)[:, None], None)
@@ -121,16 +116,14 @@ class FeaturesTask(Task):
         wanted = self._targets(batch, everything)
         videos = batch.pixels(self.device)
         reading, similarities = self.network(videos, self._text(batch.captions))
-        own = torch.arange(len(videos), device=self.device)
-        contrast = (F.cross_entropy(similarities, own) + F.cross_entropy(similarities.T, own)) / 2
-        naming = classification(reading.logits, wanted)
+        told_apart, naming = contrast(similarities), classification(reading.logits, wanted)
         images, _ = self.network(videos[:, videos.shape[1] // 2, None], None)
         still = {name: value for name, value in accuracies(images.logits, wanted).items() if name != "motion"}
         numbers = {
-            "loss": contrast + naming,
-            "contrast": contrast,
+            "loss": told_apart + naming,
+            "contrast": told_apart,
             "naming": naming,
-            "matched": (similarities.argmax(dim=1) == own).float().mean(),
+            "matched": (similarities.argmax(dim=1) == torch.arange(len(videos), device=self.device)).float().mean(),
             **accuracies(reading.logits, wanted),
             **{f"image_{name}": value for name, value in still.items()},
         }
@@ -155,20 +148,10 @@ class FeaturesTask(Task):
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def distort(videos_BFCHW: Tensor, random: SampleRandom) -> Tensor:
-    """Each clip tilted, stretched and slanted a little, all its frames alike, so that few hands stand for many."""
-    tilt, slant, across, down = (2 * random.uniform((4,)) - 1).to(videos_BFCHW.device).T
-    cos, sin = torch.cos(TILT * tilt), torch.sin(TILT * tilt)
-    wide, high = torch.exp(STRETCH * across), torch.exp(STRETCH * down)
-    rows = [wide * cos, wide * (SLANT * slant * cos - sin), high * sin, high * (SLANT * slant * sin + cos)]
-    turn = torch.stack(rows, dim=1).unflatten(1, (2, 2))
-    places = torch.cat([turn, torch.zeros_like(turn[..., :1])], dim=2)
-    frames = videos_BFCHW.flatten(0, 1)
-    grid = F.affine_grid(
-        places.repeat_interleave(videos_BFCHW.shape[1], dim=0), list(frames.shape), align_corners=False
-    )
-    moved = F.grid_sample(frames, grid, padding_mode="reflection", align_corners=False)
-    return moved.unflatten(0, videos_BFCHW.shape[:2])
+def contrast(similarities_BB: Tensor) -> Tensor:
+    """Cross-entropy in nats of finding each clip's caption among all, and each caption's clip; their mean."""
+    own = torch.arange(len(similarities_BB), device=similarities_BB.device)
+    return (F.cross_entropy(similarities_BB, own) + F.cross_entropy(similarities_BB.T, own)) / 2
 
 
 def classification(logits: dict[str, Tensor], wanted: dict[str, Tensor]) -> Tensor:

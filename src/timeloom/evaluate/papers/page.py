@@ -19,6 +19,8 @@ Report = dict[str, Any]
 """Of one group; what `numbers` of the command gives."""
 
 NAMES = {"all": "all right", "steady": "digit steady"}
+UNKNOWN = "–"
+"""In place of an interval: fewer than 32 prompts do not give one."""
 PAPER_STEP_RATIO, PAPER_SIZES = 28.62 / 23.40, "1.53 against 1.58 billion"
 ON_VIDEO_SHEET, ON_IMAGE_SHEET, FRAMES_OF_A_CLIP, CASES_ON_A_SHEET = 4, 6, 6, 6
 
@@ -27,12 +29,13 @@ HEAD = """# Results: what the papers compare, on *digits*
 Written by `timeloom evaluate papers` from the numbers in [results/](results); do not edit it. What small networks on
 moving digits do is no measurement of the papers' own models. The question is whether their findings show here too.
 
-How to read it. Shares of the prompts that are right are in percent, by the judge. `digits-fvd`, `digits-fid` (lower is
-better) and `digits-clipsim` (higher is better) are FVD, FID and CLIPSIM on the features of digits-features, and can be
-compared with no numbers but those here. A value has its 95 % intervals behind it: (over training runs; over prompts),
-or (one run; over prompts). A difference is how much better the first is than the second, prompt by prompt or resample
-by resample. A finding of a paper *agrees* or *disagrees* where all intervals lie on one side of zero, else it is
-*undecided*; nothing is corrected for the number of looks. From one run of each, nothing follows about other runs.
+How to read it. Shares of the prompts that are right are in percent, by the judge. `digits-fvd`, `digits-fid` (lower
+is better) and `digits-clipsim` (higher is better) are FVD, FID and CLIPSIM on the features of digits-features, and
+can be compared with no numbers but those here. A value has its 95 % intervals behind it: (over training runs; over
+prompts), or (one run; over prompts); "–" is unknown, of fewer than 32 prompts. A difference is how much better the
+first is than the second, prompt by prompt or resample by resample. A finding of a paper *agrees* or *disagrees* where
+all intervals lie on one side of zero, else it is *undecided*; nothing is corrected for the number of looks. From one
+run of each, nothing follows about other runs.
 """
 
 
@@ -146,7 +149,7 @@ def value_cell(runs: Sequence[dict[str, Any]], metric: str) -> str:
     found = [run["metrics"][metric] for run in runs]
     values = [one["value"] for one in found]
     bounds = [one["interval"] for one in found]
-    over_prompts = "no interval below 32 prompts"
+    over_prompts = UNKNOWN
     if all(bounds):
         low, high = np.mean(bounds, axis=0)
         over_prompts = f"{_number(metric, low)} to {_number(metric, high)}"
@@ -169,7 +172,7 @@ def finding_lines(report: Report) -> list[str]:
             if paper is None:
                 said = ["", {"undecided": "undecided"}.get(one["better"], f"the {one['better']} is better")]
             else:
-                said = [f"{paper['words']}: the {paper['better']}", f"**{says}**" if says != "undecided" else says]
+                said = [f"{paper['words']}; so the {paper['better']}", f"**{says}**" if says != "undecided" else says]
             lines.append(_row([*pair, NAMES.get(metric, metric), difference_cell(metric, one), *said]))
     return [*lines, ""] if report["comparisons"] else ["There are no two models here that the papers compare.", ""]
 
@@ -180,7 +183,7 @@ def difference_cell(metric: str, found: dict[str, Any]) -> str:
 
     def words(interval: Interval | None) -> str:
         if interval is None:
-            return "unknown"
+            return UNKNOWN
         low, high = interval
         return _percent((max(low, -1.0), min(high, 1.0)), "+") if share else _signed(metric, low, high)
 

@@ -57,6 +57,11 @@ TINY = {
         "model": {"vae": "image/model", "text_encoder": "image/model", "unet": "image/model", "temporal": "shift"},
         "loss": {"image_share": 0.25},
     },
+    "features": {
+        "data": {"num_frames": 4, "fps": 2, "validation_clips": 4},
+        "model": {"text_encoder": "text_encoder/model", "features": {"width": 8, "dimension": 16, "embedding": 8}},
+        "loss": {"image_share": 0.25},
+    },
 }
 
 
@@ -94,7 +99,7 @@ def tiny_recipe() -> Callable[..., Recipe]:
 
 @pytest.fixture(scope="session")
 def trained_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which all four stages have been trained for four steps."""
+    """A folder in which all stages have been trained for four steps."""
     import torch
 
     from timeloom.train.engine import Trainer

@@ -55,7 +55,7 @@ def test_the_video_network_has_the_image_networks_keys_and_the_frozen_parts_stay
     assert weights(image / "text_encoder") == weights(video / "text_encoder")
 
 
-@pytest.mark.parametrize("task", ["text_encoder", "autoencoder", "video"])
+@pytest.mark.parametrize("task", ["text_encoder", "autoencoder", "video", "features"])
 def test_stopping_and_going_on_gives_the_same_bits(
     tiny_recipe: MakeRecipe, task: str, trained_runs: Path, tmp_path: Path
 ) -> None:

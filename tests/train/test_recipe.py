@@ -31,7 +31,7 @@ def test_the_digits_recipes_run_for_two_steps_one_after_the_other(
     stages = {"text_encoder": 4, "autoencoder": 2, "autoencoder_whole": 2, "image": 2, "image_fine": 2}
     videos = ("video_shift", "video_shift_fine", "video_attention", "video_attention_fine")
     styles = {"image_style_a": 2, "image_style_b": 2, "video_adapter": 4}
-    small = {**stages, **dict.fromkeys(videos, 4), **styles}
+    small = {**stages, **dict.fromkeys(videos, 4), **styles, "features": 4}
     for name, batch in small.items():
         recipe = load_recipe(
             recipes.find(f"digits/{name}"),

@@ -3,11 +3,13 @@
 timeloom evaluate --protocol digits --model digits-shift
 timeloom evaluate --protocol digits --model PATH --num-prompts 64 --output out/
 timeloom evaluate --protocol digits --model digits-shift --frames 1
+timeloom evaluate papers
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import math
 import time
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from timeloom.evaluate.judge import Judge, Verdict
     from timeloom.generate.pipeline import TextToVideoPipeline
 
+COMMANDS = {"papers": "timeloom.evaluate.papers.command"}
+"""Words after `evaluate` that do something else, and the modules whose `main(args)` does it."""
+
 MIN_JUDGE_ACCURACY = 0.98
 CLIPS_ON_A_SHEET = 16
 MAX_SEED = 2**62
@@ -37,7 +42,8 @@ WEIGHING_FILES = (".safetensors", ".json", ".txt")
 
 @dataclass(frozen=True)
 class Options:
-    """Measure a model by a protocol: generate for held-out prompts, and judge from the pixels what the clips show."""
+    """Measure a model by a protocol: generate for held-out prompts, and judge from the pixels what the clips show.
+    `timeloom evaluate papers` compares what the papers compare."""
 
     model: str = "digits-shift"
     """A model of the zoo, a model folder in Stable Diffusion format, or a Hub id in the local cache."""
@@ -82,6 +88,8 @@ class Options:
 
 def main(args: list[str]) -> int:
     """Run `timeloom evaluate` and return its exit code."""
+    if args and args[0] in COMMANDS:
+        return int(importlib.import_module(COMMANDS[args[0]]).main(args[1:]))
     options = command_options.parse(Options, args, prog="timeloom evaluate")
     _check_numbers(options)
     from rich.console import Console

@@ -1,0 +1,57 @@
+import pytest
+
+from timeloom import zoo
+from timeloom.errors import TimeloomError
+from timeloom.evaluate.papers.models import IMAGE_MODEL, find_group
+
+SHIFT = {"temporal": "shift", "shift_fraction": 0.25}
+SWAP = {"temporal": "swap", "swap": {"queries": "spatial_first", "heads": 2}}
+
+
+def recipe(seed=0, **options):
+    return {"output": f"runs/{seed}", "seed": seed, "optimizer": {}, **options}
+
+
+def test_the_zoo_is_what_is_there_where_nothing_is_named():
+    group = find_group(())
+    assert {model.name for models in group.runs.values() for model in models} == set(zoo.names())
+    assert group.first_of("shift") == "shift"
+    assert group.first_of("nothing") is None
+
+
+def test_a_folder_of_runs_seeds_are_runs_of_one_kind(make_model, tmp_path):
+    make_model("runs/image", {})
+    for seed in (0, 1):
+        make_model(f"runs/shift-{seed}", SHIFT, recipe(seed), losses=[0.5, 0.25 + seed])
+    (tmp_path / "runs" / "shift-2").mkdir()
+    (tmp_path / "runs" / "shift-2" / "recipe.json").write_text("{}")
+    group = find_group([str(tmp_path / "runs")])
+    assert {label: [model.name for model in models] for label, models in group.runs.items()} == {
+        IMAGE_MODEL: ["image"],
+        "shift": ["shift-0", "shift-1"],
+    }
+    assert [model.held_out_loss for model in group.runs["shift"]] == [0.25, 1.25]
+    assert [model.seed for model in group.runs["shift"]] == [0, 1]
+    assert group.left_out == [f"{tmp_path / 'runs' / 'shift-2'}: no model yet"]
+
+
+def test_options_in_which_models_differ_are_in_their_labels(make_model):
+    other = {**SWAP, "swap": {"queries": "temporal", "heads": 2}}
+    folders = [make_model("time", other), make_model("both", SWAP), make_model("shift", SHIFT)]
+    group = find_group([str(folder) for folder in folders])
+    assert list(group.runs) == ["swap queries temporal", "swap queries spatial_first", "shift"]
+    assert group.first_of("swap") == "swap queries spatial_first"
+
+
+def test_trainings_that_cannot_be_told_apart_are_refused(make_model, tmp_path):
+    make_model("shift-a", SHIFT, recipe(0, optimizer={"learning_rate": 1}))
+    make_model("shift-b", SHIFT, recipe(1, optimizer={"learning_rate": 2}))
+    with pytest.raises(TimeloomError, match="shift-a, shift-b are all of the kind 'shift'"):
+        find_group([str(tmp_path)])
+
+
+def test_a_folder_without_models_and_an_unknown_name_are_refused(tmp_path):
+    with pytest.raises(TimeloomError, match="There is no model in"):
+        find_group([str(tmp_path)])
+    with pytest.raises(TimeloomError, match="Did you mean 'digits-shift'"):
+        find_group(["digits-shfit"])

@@ -13,7 +13,7 @@ from timeloom import recipes
 from timeloom.data.digits import ATTRIBUTES, combinations_of
 from timeloom.errors import TimeloomError
 from timeloom.evaluate.command import Options, check_options
-from timeloom.evaluate.digits_command import evaluate, print_table, write_result
+from timeloom.evaluate.digits_command import evaluate, print_table
 from timeloom.evaluate.digits_protocol import (
     ClipStore,
     Protocol,
@@ -23,6 +23,7 @@ from timeloom.evaluate.digits_protocol import (
     measure_judge,
 )
 from timeloom.evaluate.model import hash_model
+from timeloom.evaluate.result_folder import write_result
 from timeloom.train.recipe import load_recipe
 
 PROTOCOL = Protocol(16, 8.0, 64, 64, 20, 4.0, "ddim", "fp32", "0" * 64, "0.1.0", "2.13.0")

@@ -28,6 +28,7 @@ def run(options: Options, folder: Path) -> int:
 
     from timeloom.evaluate.digits_protocol import ClipStore, for_images, make_prompts
     from timeloom.evaluate.judge import Judge
+    from timeloom.evaluate.result_folder import RESULT, write_result
 
     pipe, protocol = load(options)
     store = ClipStore(folder, protocol, options.overwrite)
@@ -47,7 +48,7 @@ def run(options: Options, folder: Path) -> int:
         print(json.dumps(result, ensure_ascii=False))
     else:
         print_table(result, Console())
-        print(folder / "result.json")
+        print(folder / RESULT)
     return 0
 
 
@@ -126,13 +127,6 @@ def draw_sheets(folder: Path, clips: Frames, prompts: list[Prompt], verdicts: li
         ]
         title = "Generated clips" if name == "clips.png" else f"Not right: {len(failures)} of {len(prompts)}"
         write_contact_sheet(folder / name, [clips[place] for place in chosen], captions, columns=2, title=title)
-
-
-def write_result(folder: Path, result: dict[str, Any]) -> None:
-    """Write result.json, whole or not at all."""
-    from timeloom.data.write import replace_file
-
-    replace_file(folder / "result.json", json.dumps(result, indent=2, ensure_ascii=False).encode())
 
 
 def print_table(result: dict[str, Any], console: Console) -> None:

@@ -26,6 +26,7 @@ def load_model(options: Options) -> tuple[TextToVideoPipeline, dict[str, Any]]:
     from timeloom.generate.pipeline import TextToVideoPipeline
     from timeloom.generate.schedulers import make_scheduler, scheduler_name
 
+    assert options.model is not None
     dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
     pipe = TextToVideoPipeline.from_pretrained(
         options.model, dtype=dtype, adapter=options.adapter, adapter_scale=options.adapter_scale

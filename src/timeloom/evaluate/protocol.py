@@ -49,8 +49,6 @@ class PromptRule(Schema):
 
     source: Literal["digits", "ucf-101", "msr-vtt", "webvid"]
     """The annotations that they come from; the user gives their path."""
-    split: str | None = None
-    """train, test or all, as the data sets' readers know them."""
     text: Literal["caption", "class", "descriptive"] = "caption"
     """Of UCF-101: "class" is "A person fencing", for every video of the split; "descriptive" is a sentence for each
     class, from `descriptions`."""
@@ -67,8 +65,6 @@ class PromptRule(Schema):
 class RealRule(Schema):
     """Which real videos are compared with."""
 
-    split: str | None = None
-    """Where the annotations are given, videos of this split alone."""
     count: int | None = Field(default=None, ge=1)
     """So many videos; of more, some at random by the seed."""
     as_prompted: bool = False
@@ -91,6 +87,8 @@ class Protocol(Schema):
     name: str
     seed: int = Field(default=0, ge=0)
     """Clip i is generated with seed + i; also of what is drawn at random."""
+    split: str | None = None
+    """Of the annotations: train, test or all. Prompts and real videos are of it."""
     clip: ClipRule = ClipRule()
     prompts: PromptRule | None = None
     """null: for folders of videos alone."""

@@ -30,9 +30,17 @@ METRICS: dict[str, Metric] = {
         InceptionScore("is", "inception"),
         InceptionScore("is-video", "c3d"),
         ClipSimilarity("clipsim", "clip"),
+        FrechetMetric("digits-fvd", "digits-video"),
+        KernelMetric("digits-kvd", "digits-video"),
+        InceptionScore("digits-is-video", "digits-video"),
+        FrechetMetric("digits-fid", "digits-image"),
+        KernelMetric("digits-kid", "digits-image"),
+        InceptionScore("digits-is", "digits-image"),
+        ClipSimilarity("digits-clipsim", "digits-text-video"),
     )
 }
-"""With their usual options; `dataclasses.replace` changes one."""
+"""With their usual options; `dataclasses.replace` changes one. What looks through *digits* features has its own names:
+its numbers are not those of the published networks."""
 
 
 def find_metric(name: str) -> Metric:

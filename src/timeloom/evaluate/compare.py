@@ -1,4 +1,4 @@
-"""`timeloom evaluate compare`: results of one protocol in one table; of different ones, an error that says what differs.
+"""`timeloom evaluate compare`: results of one protocol in one table; of different ones, an error.
 
 timeloom evaluate compare out-a/ out-b/result.json
 """

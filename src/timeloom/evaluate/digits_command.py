@@ -7,7 +7,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from timeloom.errors import TimeloomError
+from timeloom.evaluate import protocols
+
 if TYPE_CHECKING:
+    import torch
     from rich.console import Console
 
     from timeloom.data.clip import Frames
@@ -15,11 +19,13 @@ if TYPE_CHECKING:
     from timeloom.evaluate.digits_protocol import ClipStore, Prompt, Protocol
     from timeloom.evaluate.intervals import Share
     from timeloom.evaluate.judge import Judge, Verdict
+    from timeloom.evaluate.protocol import Protocol as MetricProtocol
     from timeloom.generate.pipeline import TextToVideoPipeline
 
 MIN_JUDGE_ACCURACY = 0.98
 CLIPS_ON_A_SHEET = 16
-NUM_PROMPTS = 512
+LEAST_CLIPS = 32
+"""Fewer say nothing about a distance."""
 
 
 def run(options: Options, folder: Path) -> int:
@@ -28,18 +34,21 @@ def run(options: Options, folder: Path) -> int:
 
     from timeloom.evaluate.digits_protocol import ClipStore, for_images, make_prompts
     from timeloom.evaluate.judge import Judge
+    from timeloom.evaluate.protocol import load_protocol
     from timeloom.evaluate.result_folder import RESULT, write_result
 
     pipe, protocol = load(options)
     store = ClipStore(folder, protocol, options.overwrite)
     status = Console(stderr=True)
-    num_prompts = options.num_prompts or NUM_PROMPTS
+    own = load_protocol(protocols.find("digits"))
+    num_prompts = options.num_prompts or own.generated or 0
     prompts = make_prompts(num_prompts, protocol.seed, options.colours, options.backgrounds)
     if protocol.num_frames == 1:
         prompts = for_images(prompts)
         left_out = num_prompts - len(prompts)
         status.print(f"{left_out} prompts left out: one frame of a spinning digit may show it at any angle.")
     result = evaluate(pipe, prompts, protocol, store, Judge(protocol.fps), options.batch_size, status)
+    result["results"] = distances(own, prompts, protocol, store, pipe.device, status)
     adapter = {"adapter": str(options.adapter), "adapter_scale": options.adapter_scale} if options.adapter else {}
     without = {"without_temporal": True} if options.without_temporal else {}
     result = {"model": options.model, **adapter, **without, "device": str(pipe.device), **result}
@@ -101,6 +110,36 @@ def evaluate(
     }
 
 
+def distances(
+    metrics: MetricProtocol,
+    prompts: list[Prompt],
+    protocol: Protocol,
+    store: ClipStore,
+    device: torch.device,
+    status: Console,
+) -> list[dict[str, Any]]:
+    """The metrics on features of digits, against the real clips that the prompts were written about.
+
+    None for images, for clips of another length, and for few of them; stderr says so.
+    """
+    from timeloom.evaluate import digits_protocol as digits
+    from timeloom.evaluate.measuring import measure_clips
+
+    rule = metrics.clip
+    if (protocol.num_frames, protocol.fps) != (rule.num_frames, rule.fps) or len(prompts) < LEAST_CLIPS:
+        status.print(
+            f"No distances: they need {LEAST_CLIPS} clips of {rule.num_frames} frames at {rule.fps:g} a second."
+        )
+        return []
+    fake, _ = digits.load_clips(prompts, store)
+    real = digits.draw_real_clips(prompts, protocol)
+    try:
+        return measure_clips(metrics, fake, real, [prompt.text for prompt in prompts], device)
+    except TimeloomError as error:
+        status.print(f"[yellow]No distances: {error}[/yellow]")
+        return []
+
+
 def _accuracies(shares: dict[str, dict[str, Share]]) -> str:
     return ", ".join(f"{name} {groups['all'].value:.1%}" for name, groups in shares.items())
 
@@ -130,8 +169,10 @@ def draw_sheets(folder: Path, clips: Frames, prompts: list[Prompt], verdicts: li
 
 
 def print_table(result: dict[str, Any], console: Console) -> None:
-    """Shares right with 95 % intervals, a row for each metric, a column for each group of combinations."""
+    """Shares right with 95 % intervals, a row for each metric, a column for each group of combinations; distances."""
     from rich.table import Table
+
+    from timeloom.evaluate.compare import cell
 
     right = result["model_right"]
     table = Table(title=f"{result['model']}: share right of {result['num_prompts']} prompts (95 % interval)")
@@ -147,3 +188,5 @@ def print_table(result: dict[str, Any], console: Console) -> None:
         ]
         table.add_row(names.get(metric, metric), *cells, f"{result['judge'][metric]['all']['value']:.1%}")
     console.print(table)
+    for one in result.get("results", []):
+        console.print(f"{one['metric']}: {cell(one)}, {one['better']} is better")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from timeloom.data.clip import Frames
 from timeloom.data.table_builder import cache_folder
 from timeloom.errors import TimeloomError
 from timeloom.evaluate.feature_cache import FeatureCache
@@ -20,7 +21,7 @@ from timeloom.evaluate.metrics.features import Places
 from timeloom.evaluate.networks import load_extractor
 from timeloom.evaluate.networks.extractor import Extractor
 from timeloom.evaluate.protocol import ClipRule, Protocol
-from timeloom.evaluate.video_sets import VideoSet
+from timeloom.evaluate.video_sets import VideoSet, reason
 from timeloom.evaluate.windows import ReadWindow
 from timeloom.tensor_cache import TensorCache
 
@@ -86,6 +87,28 @@ def compute(
     return known
 
 
+def measure_clips(
+    protocol: Protocol, fake: Frames, real: Frames, texts: Sequence[str], device: torch.device
+) -> list[dict[str, Any]]:
+    """As `measure`, for clips that lie in memory: uint8 (N, F, H, W, 3), and a text for each generated one."""
+    found: dict[str, dict[str, Any]] = {}
+    for extractor, metrics in networks(protocol, device):
+        for metric in metrics:
+            features = _rows(extractor, metric.output, fake, "generated clips")
+            reference = None
+            if metric.reference == "videos":
+                reference = _rows(extractor, metric.output, real, "real clips")
+            elif metric.reference == "texts":
+                reference = text_features(extractor, {str(place): text for place, text in enumerate(texts)})
+            found[metric.name] = {**metric.measure(features, reference).to_json(), "features": extractor.protocol}
+    return [found[name] for name in protocol.metrics]
+
+
+def _rows(extractor: Extractor, output: str, clips: Frames, label: str) -> FeatureSet:
+    rows = getattr(extractor, output)(clips)
+    return FeatureSet.of(rows if extractor.takes == "clips" else rows.reshape(*clips.shape[:2], -1), label)
+
+
 def networks(protocol: Protocol, device: torch.device) -> Iterator[tuple[Extractor, list[Metric]]]:
     """Each network that metrics need, one in memory at a time, with its metrics.
 
@@ -121,6 +144,8 @@ def video_features(videos: VideoSet, extractor: Extractor, output: str, read: Re
             done=done,
             workers=means.workers,
         )
+    for name, why in broken.items():
+        videos.failed[name] = f"{extractor.name}: {reason(why, videos.files[name])}"
     return cache.open(videos.files, {**videos.missing, **broken}, videos.label)
 
 

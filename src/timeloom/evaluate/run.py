@@ -150,7 +150,7 @@ class Evaluation:
     def result(self) -> dict[str, Any]:
         """Measure, write the report, and say all that must be said with the numbers."""
         fake, real, settings = self.videos()
-        results = measure(self.protocol, fake, real, self.means)
+        results = measure(self.protocol, fake, real, self.means)  # first: it finds what cannot be read
         real_part = {"folder": str(self.options.real), **_count(real)} if real is not None else None
         result = {
             "name": Path(self.options.model or self.options.fake or "").expanduser().resolve().name,
@@ -194,9 +194,7 @@ class Evaluation:
         else:
             real = find_videos(self.options.real, "real videos")
             if self.protocol.split:
-                self.departures.append(
-                    f"all real videos of the folder: --annotations tell which are {self.protocol.split}"
-                )
+                self.departures.append(f"all real videos, not {self.protocol.split} alone: no --annotations")
         take(real, self.protocol.real.count, self.protocol.seed)
         drop_doubles(real)
         self._expect("real videos", len(real.files), self.protocol.real.count)
@@ -263,8 +261,8 @@ class Evaluation:
 def _count(videos: VideoSet) -> dict[str, Any]:
     return {
         "asked": videos.asked,
-        "count": len(videos.files),
-        "missing": videos.missing,
+        "count": len(set(videos.files) - set(videos.failed)),
+        "missing": {**videos.missing, **videos.failed},
         "left_out": len(videos.left_out),
         "left_out_examples": dict(list(videos.left_out.items())[:100]),
     }

@@ -36,6 +36,8 @@ class VideoSet:
     """What was asked for."""
     missing: dict[str, str] = field(default_factory=dict)
     """{name: why} of what belongs to the set and is not measured."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """{name: why} of files that are there and that a network could not look at."""
     left_out: dict[str, str] = field(default_factory=dict)
     """{name: why} of files that do not belong to the set."""
     shapes: Counter[str] = field(default_factory=Counter)
@@ -80,7 +82,8 @@ def listed_videos(folder: Path, names: Sequence[str], label: str) -> VideoSet:
             missing[name] = "no such file"
         else:
             found[name] = there.files[actual]
-    left_out = dict.fromkeys(sorted(set(there.files) - set(found) - set(stems.values())), "not in the list")
+    used = set(found.values())
+    left_out = {name: "not in the list" for name, path in there.files.items() if path not in used}
     return VideoSet(label, found, missing=missing, left_out=left_out)
 
 
@@ -155,7 +158,7 @@ def drop_doubles(videos: VideoSet) -> None:
         try:
             digest = content_hash(videos.files[name])
         except TimeloomError as error:
-            lost[name] = str(error)
+            lost[name] = reason(error, videos.files[name])
             continue
         if digest in first:
             lost[name] = f"the same file as {first[digest]}"
@@ -170,9 +173,14 @@ def inspect(videos: VideoSet) -> None:
     with ThreadPoolExecutor(THREADS) as pool:
         for name, shape in zip(names, pool.map(_shape, videos.files.values()), strict=True):
             if isinstance(shape, TimeloomError):
-                videos.lose({name: str(shape)})
+                videos.lose({name: reason(shape, videos.files[name])})
             else:
                 videos.shapes[shape] += 1
+
+
+def reason(error: TimeloomError | str, path: Path) -> str:
+    """What was wrong with a file, without its path, which is nobody else's business."""
+    return str(error).removeprefix(f"{path}: ")
 
 
 def _shape(path: Path) -> str | TimeloomError:

@@ -36,7 +36,10 @@ def load_extractor(name: str, **options: Any) -> Extractor:
     if name not in NETWORKS:
         raise unknown_name("network", name, NETWORKS)
     module, _, loader = NETWORKS[name].partition(":")
-    load = getattr(importlib.import_module(module), loader)
+    try:
+        load = getattr(importlib.import_module(module), loader)
+    except ModuleNotFoundError as error:
+        raise TimeloomError(f"The network {name} is not part of this installation ({error}).") from error
     known = [*inspect.signature(load).parameters, "device", "batch_size"]
     if strange := [option for option in options if option not in known]:
         raise unknown_name(f"option of the network {name}", strange[0], set(known) - {"options"})

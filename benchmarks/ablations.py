@@ -4,42 +4,33 @@ python benchmarks/ablations.py --image-model runs/digits/image_fine/model
 python benchmarks/ablations.py                                               # trains the image model too
 python benchmarks/ablations.py --clips 3000 --prompts 32 --runs runs/trial   # a first look
 
-One image model goes on as a video model with the shift and with attention, the same clips and seeds for both. Then all
-make videos and images for the same prompts, with their mechanism and without it. Each step is a `timeloom` command,
-printed before it runs. Stopped and started again, it goes on: training from its last checkpoint, and what is trained or
-judged stays. At the end come the page (docs/results.md), its pictures, and a JSON file with every number.
+One image model goes on as a video model with the shift and with attention, the same clips and seeds for both. Then
+`timeloom evaluate papers` compares all of them, with their mechanism and without it, and writes its part of
+docs/results.md. Each step is a `timeloom` command, printed before it runs. Stopped and started again, it goes on:
+training from its last checkpoint, and what is trained or judged stays.
 """
 
 from __future__ import annotations
 
 import json
-import platform
 import shlex
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-import torch
-from ablations_page import compare, draw_pictures, write_page
-
-from timeloom import TextToVideoPipeline, __version__, cli
+from timeloom import __version__, cli
 from timeloom.data.write import replace_file
-from timeloom.device import choose_device
 from timeloom.errors import TimeloomError
 from timeloom.evaluate.model import hash_model
 from timeloom.generate.model_folder import find_model
 from timeloom.model_files import read_json
 from timeloom.options import parse, require_at_least
 
-IMAGE_MODEL = "image model"
+TITLE = "Trained alike: shift and attention from one image model"
 MECHANISMS = ("shift", "attention")
 FROZEN = "digits-shift"
 """Whose autoencoder and text encoder an image model is trained with here: they have seen no U-Net."""
-FREE = {"seeds", "batch_size", "device", "runs", "page", "results"}
+FREE = {"seeds", "prompts", "sampler", "steps", "guidance", "batch_size", "rounds", "device", "runs", "page"}
 """Options that may change when a folder of runs goes on."""
 
 
@@ -76,35 +67,7 @@ class Options:
     runs: Path = Path("runs/ablations")
     """Folder of the models and of what they make."""
     page: Path = Path("docs/results.md")
-    """The page to write; its pictures go into pictures/ beside it."""
-    results: Path = Path("benchmarks/results/ablations.json")
-    """Every number, as JSON."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is judged: the clips or images of a trained model, its mechanism in place or taken out."""
-
-    model: str
-    """One of `MECHANISMS`, or the image model."""
-    kind: str
-    """"videos" or "images"."""
-    without: bool = False
-
-    @property
-    def name(self) -> str:
-        return f"{self.model}{' taken out' if self.without else ''}, {self.kind}"
-
-    @property
-    def slug(self) -> str:
-        return self.name.replace(",", "").replace(" ", "-")
-
-
-CASES = (
-    *(Case("shift", "videos"), Case("attention", "videos"), Case("shift", "videos", without=True)),
-    *(Case(IMAGE_MODEL, "images"), Case("shift", "images"), Case("attention", "images")),
-    *(Case("shift", "images", without=True), Case("attention", "images", without=True)),
-)
+    """The page to write; its pictures go into pictures/ beside it, the numbers into results/ablations.json."""
 
 
 def timeloom(*words: str) -> None:
@@ -148,99 +111,23 @@ def train(recipe: str, folder: Path, device: str, changes: list[str]) -> Path:
     return model
 
 
-def train_all(options: Options) -> dict[str, list[Path]]:
-    """{model: a folder for each seed}; of the image model there is one."""
+def train_all(options: Options) -> None:
+    """The image model, or a link to it, and of each mechanism a run for each seed."""
     if options.image_model:
-        image = find_model(options.image_model)
+        image = options.runs / "image" / "model"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        if not image.is_symlink():
+            image.symlink_to(find_model(options.image_model).resolve(), target_is_directory=True)
     else:
         budget = [f"model.vae={FROZEN}", f"model.text_encoder={FROZEN}", f"schedule.total_samples={options.images}"]
         image = train("digits/image", options.runs / "image", options.device, [*budget, *options.image_set])
-    models: dict[str, list[Path]] = {IMAGE_MODEL: [image]}
     start = [f"model.{part}={image}" for part in ("vae", "text_encoder", "unet")]
     # No single frames in training: whether images survive is what the paper asks, and it trains on clips alone.
     changes = [*start, f"schedule.total_samples={options.clips}", "loss.image_share=0.0", *options.set]
     for seed in options.seeds:
         for mechanism in MECHANISMS:
             folder = options.runs / f"{mechanism}-{seed}"
-            model = train(f"digits/video_{mechanism}", folder, options.device, [*changes, f"seed={seed}"])
-            models.setdefault(mechanism, []).append(model)
-    return models
-
-
-def judged_folder(options: Options, case: Case, run: int) -> Path:
-    seed = "" if case.model == IMAGE_MODEL else f"-{options.seeds[run]}"
-    return options.runs / "judged" / f"{case.slug}{seed}"
-
-
-def judge(options: Options, case: Case, run: int, model: Path) -> dict[str, Any]:
-    """What `timeloom evaluate` says of one model; what is judged stays as it is."""
-    folder = judged_folder(options, case, run)
-    if not (folder / "result.json").is_file():
-        words = ["--model", str(model), "--output", str(folder), "--num-prompts", str(options.prompts)]
-        words += ["--sampler", options.sampler, "--steps", str(options.steps), "--guidance", str(options.guidance)]
-        words += ["--batch-size", str(options.batch_size), "--device", options.device]
-        words += ["--frames", "1"] if case.kind == "images" else []
-        timeloom("evaluate", *words, *(["--without-temporal"] if case.without else []))
-    return json.loads((folder / "result.json").read_text(encoding="utf-8"))
-
-
-def time_steps(models: dict[str, list[Path]], options: Options) -> dict[str, Any]:
-    """Parameters of each U-Net, and seconds of one denoising step of one clip with guidance, the models in turn."""
-    kept = options.runs / "steps.json"
-    if kept.is_file():
-        return json.loads(kept.read_text(encoding="utf-8"))
-    device = choose_device(options.device)
-    steps, found = {}, {}
-    for mechanism in MECHANISMS:
-        pipe = TextToVideoPipeline.from_pretrained(models[mechanism][0]).to(device)
-        unet, side = pipe.unet, pipe.unet.config.sample_size
-        latents = torch.randn(2, pipe.config.num_frames, unet.config.in_channels, side, side, device=device)
-        steps[mechanism] = _step(unet, latents, pipe.encode_text(["", "a red seven moves left"]).to(device))
-        found[mechanism] = {"parameters": sum(p.numel() for p in unet.parameters()), "step_s": []}
-    with torch.inference_mode():
-        for turn in range(options.rounds + 2):  # the first two warm up
-            for mechanism, step in steps.items():
-                began = time.perf_counter()
-                step()
-                if turn > 1:
-                    found[mechanism]["step_s"].append(time.perf_counter() - began)
-    replace_file(kept, json.dumps(found, indent=2).encode())
-    return found
-
-
-def _step(unet: Any, latents: torch.Tensor, text: torch.Tensor) -> Callable[[], None]:
-    def step() -> None:
-        unet(latents, 500, text)
-        if latents.device.type != "cpu":
-            torch.accelerator.synchronize()
-
-    return step
-
-
-def training_of(folder: Path) -> dict[str, Any]:
-    """The recipe of a run, and its held-out loss at the end."""
-    lines = [json.loads(line) for line in (folder / "stats.jsonl").read_text(encoding="utf-8").splitlines()]
-    losses = [line["validation/loss"] for line in lines if "validation/loss" in line]
-    recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
-    return {"folder": folder.name, "held_out_loss": losses[-1], "recipe": recipe}
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """What the numbers were made on."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    processor = names[0] if names else platform.processor() or platform.machine()
-    accelerator = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return {"processor": processor, "threads": torch.get_num_threads(), "device": accelerator}
-
-
-def version() -> str:
-    """Timeloom's, with the commit where this is a checkout, and PyTorch's."""
-    words = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    said = subprocess.run(words, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    commit = f" ({said.stdout.strip()})" if said.returncode == 0 else ""
-    return f"Timeloom {__version__}{commit}, PyTorch {torch.__version__}"
+            train(f"digits/video_{mechanism}", folder, options.device, [*changes, f"seed={seed}"])
 
 
 def main(args: list[str]) -> int:
@@ -250,26 +137,14 @@ def main(args: list[str]) -> int:
     if len(set(options.seeds)) < max(2, len(options.seeds)) or min(options.seeds) < 0:
         raise TimeloomError("--seeds needs at least two different numbers from 0 on: an interval is over the seeds.")
     claim(options)
-    models = train_all(options)
-    judged = {
-        case.name: [judge(options, case, run, model) for run, model in enumerate(models[case.model])] for case in CASES
-    }
-    report = {
-        "command": shlex.join(["python", "benchmarks/ablations.py", *args]),
-        "machine": machine(choose_device(options.device)),
-        "version": version(),
-        "options": json.loads((options.runs / "options.json").read_text(encoding="utf-8")) | {"seeds": options.seeds},
-        "image_model": {"name": options.image_model, "sha256": hash_model(models[IMAGE_MODEL][0])},
-        "training": {mechanism: [training_of(model.parent) for model in models[mechanism]] for mechanism in MECHANISMS},
-        "steps": time_steps(models, options),
-        "judged": judged,
-        "comparisons": compare(judged),
-    }
-    folders = {case.name: judged_folder(options, case, 0) for case in CASES}
-    draw_pictures(folders, options.page.parent / "pictures")
-    replace_file(options.results, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
-    write_page(report, options.page)
-    print(f"\n{options.page}\n{options.results}")
+    train_all(options)
+    words = ["--models", str(options.runs), "--name", "ablations", "--title", TITLE]
+    words += ["--output", str(options.runs / "judged")]
+    words += ["--output", str(options.runs / "judged")]
+    words += ["--num-prompts", str(options.prompts), "--sampler", options.sampler, "--steps", str(options.steps)]
+    words += ["--guidance", str(options.guidance), "--batch-size", str(options.batch_size), "--samplings"]
+    words += ["--rounds", str(options.rounds), "--device", options.device, "--page", str(options.page)]
+    timeloom("evaluate", "papers", *words)
     return 0
 
 

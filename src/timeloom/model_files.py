@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,16 @@ def text_encoder_of(folder: Path, index: dict[str, Any]) -> TextEncoder:
     if name not in TEXT_ENCODERS:
         raise TimeloomError(f"{folder / INDEX} names the text encoder {name!r}; known are {', '.join(TEXT_ENCODERS)}.")
     return TEXT_ENCODERS[name]
+
+
+def hash_text_encoder(folder: Path) -> str:
+    """SHA-256 over a model folder's text encoder: its weights, and the vocabulary of its tokenizer."""
+    weights = sorted((folder / "text_encoder").glob("*.safetensors"))
+    total = hashlib.sha256()
+    for path in (*weights, *sorted((folder / "tokenizer").glob("tokenizer.json"))):
+        with path.open("rb") as content:
+            total.update(hashlib.file_digest(content, "sha256").digest())
+    return total.hexdigest()
 
 
 def load_tokenizer(kind: TextEncoder, folder: str | Path) -> Any:

@@ -51,7 +51,14 @@ DIRECTIONS = {
     "down right": (1, 1),
 }
 """(x, y) of each travelling motion, y pointing down."""
-ATTRIBUTES = ("digit", "colour", "background", "motion")
+CLASSES: dict[str, tuple[str, ...]] = {
+    "digit": tuple("0123456789"),
+    "colour": tuple(COLOURS),
+    "background": BACKGROUNDS,
+    "motion": MOTIONS,
+}
+"""What each attribute of a clip may be."""
+ATTRIBUTES = tuple(CLASSES)
 
 FPS = 8.0
 DURATION_S = 2.0

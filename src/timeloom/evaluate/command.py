@@ -3,6 +3,7 @@
 timeloom evaluate --protocol digits --model digits-shift
 timeloom evaluate --protocol msrvtt-one --model PATH --annotations test_videodatainfo.json --output out/
 timeloom evaluate --protocol stylegan-v --real A/ --fake B/ --json
+timeloom evaluate papers
 timeloom evaluate compare out-a/ out-b/
 timeloom evaluate export vbench out/videos vbench/
 """
@@ -20,7 +21,11 @@ from timeloom import options as command_options
 from timeloom.errors import TimeloomError
 from timeloom.evaluate import protocols
 
-COMMANDS = {"compare": "timeloom.evaluate.compare", "export": "timeloom.evaluate.export"}
+COMMANDS = {
+    "papers": "timeloom.evaluate.papers.command",
+    "compare": "timeloom.evaluate.compare",
+    "export": "timeloom.evaluate.export",
+}
 """Words after `evaluate` that do something else, and the modules whose `main(args)` does it."""
 
 MAX_SEED = 2**62
@@ -28,8 +33,9 @@ MAX_SEED = 2**62
 
 @dataclass(frozen=True)
 class Options:
-    """Measure a model, or a folder of videos, by a protocol. Two words in place of the options do something else:
-    `compare` puts results of one protocol into one table, `export` lays videos out for VBench and EvalCrafter."""
+    """Measure a model, or a folder of videos, by a protocol. A word in place of the options does something else:
+    `papers` compares what the papers compare, `compare` puts results of one protocol into one table, `export` lays
+    videos out for VBench and EvalCrafter."""
 
     protocol: str = "digits"
     """digits, msrvtt-all, msrvtt-one, stylegan-v, ucf101-finetuned, ucf101-zeroshot, videogpt, webvid-val, or a YAML

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from timeloom.errors import TimeloomError
 from timeloom.evaluate import protocols
 
 if TYPE_CHECKING:
@@ -19,13 +18,10 @@ if TYPE_CHECKING:
     from timeloom.evaluate.digits_protocol import ClipStore, Prompt, Protocol
     from timeloom.evaluate.intervals import Share
     from timeloom.evaluate.judge import Judge, Verdict
-    from timeloom.evaluate.protocol import Protocol as MetricProtocol
     from timeloom.generate.pipeline import TextToVideoPipeline
 
 MIN_JUDGE_ACCURACY = 0.98
 CLIPS_ON_A_SHEET = 16
-LEAST_CLIPS = 32
-"""Fewer say nothing about a distance."""
 
 
 def run(options: Options, folder: Path) -> int:
@@ -40,15 +36,14 @@ def run(options: Options, folder: Path) -> int:
     pipe, protocol = load(options)
     store = ClipStore(folder, protocol, options.overwrite)
     status = Console(stderr=True)
-    own = load_protocol(protocols.find("digits"))
-    num_prompts = options.num_prompts or own.generated or 0
+    num_prompts = options.num_prompts or load_protocol(protocols.find("digits")).generated or 0
     prompts = make_prompts(num_prompts, protocol.seed, options.colours, options.backgrounds)
     if protocol.num_frames == 1:
         prompts = for_images(prompts)
         left_out = num_prompts - len(prompts)
         status.print(f"{left_out} prompts left out: one frame of a spinning digit may show it at any angle.")
     result = evaluate(pipe, prompts, protocol, store, Judge(protocol.fps), options.batch_size, status)
-    result["results"] = distances(own, prompts, protocol, store, pipe.device, status)
+    result["results"] = distances(prompts, protocol, store, pipe.device)
     adapter = {"adapter": str(options.adapter), "adapter_scale": options.adapter_scale} if options.adapter else {}
     without = {"without_temporal": True} if options.without_temporal else {}
     result = {"model": options.model, **adapter, **without, "device": str(pipe.device), **result}
@@ -111,33 +106,19 @@ def evaluate(
 
 
 def distances(
-    metrics: MetricProtocol,
-    prompts: list[Prompt],
-    protocol: Protocol,
-    store: ClipStore,
-    device: torch.device,
-    status: Console,
+    prompts: list[Prompt], protocol: Protocol, store: ClipStore, device: torch.device
 ) -> list[dict[str, Any]]:
-    """The metrics on features of digits, against the real clips that the prompts were written about.
+    """What digits-features says of the clips, beside real ones; nothing for a single clip."""
+    from timeloom.evaluate import digits_metrics
+    from timeloom.evaluate.digits_protocol import load_clips
 
-    None for images, for clips of another length, and for few of them; stderr says so.
-    """
-    from timeloom.evaluate import digits_protocol as digits
-    from timeloom.evaluate.measuring import measure_clips
-
-    rule = metrics.clip
-    if (protocol.num_frames, protocol.fps) != (rule.num_frames, rule.fps) or len(prompts) < LEAST_CLIPS:
-        status.print(
-            f"No distances: they need {LEAST_CLIPS} clips of {rule.num_frames} frames at {rule.fps:g} a second."
-        )
+    if len(prompts) < 2:
         return []
-    fake, _ = digits.load_clips(prompts, store)
-    real = digits.draw_real_clips(prompts, protocol)
-    try:
-        return measure_clips(metrics, fake, real, [prompt.text for prompt in prompts], device)
-    except TimeloomError as error:
-        status.print(f"[yellow]No distances: {error}[/yellow]")
-        return []
+    looker = digits_metrics.Looker(device)
+    looked = looker.look(load_clips(prompts, store)[0], prompts)
+    found = digits_metrics.measure(looked, digits_metrics.reference(looker, protocol))
+    told = {network.name: network.protocol for network in (looker.video, looker.image, looker.text_video)}
+    return [{**result.to_json(), "features": told[result.protocol["network"]]} for result in found.values()]
 
 
 def _accuracies(shares: dict[str, dict[str, Share]]) -> str:

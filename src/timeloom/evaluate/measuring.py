@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from timeloom.data.clip import Frames
 from timeloom.data.table_builder import cache_folder
 from timeloom.errors import TimeloomError
 from timeloom.evaluate.feature_cache import FeatureCache
@@ -85,28 +84,6 @@ def compute(
                 read = read_rule(protocol.clip, protocol.seed, is_real)
                 known[metric.output, is_real] = video_features(videos, extractor, metric.output, read, means)
     return known
-
-
-def measure_clips(
-    protocol: Protocol, fake: Frames, real: Frames, texts: Sequence[str], device: torch.device
-) -> list[dict[str, Any]]:
-    """As `measure`, for clips that lie in memory: uint8 (N, F, H, W, 3), and a text for each generated one."""
-    found: dict[str, dict[str, Any]] = {}
-    for extractor, metrics in networks(protocol, device):
-        for metric in metrics:
-            features = _rows(extractor, metric.output, fake, "generated clips")
-            reference = None
-            if metric.reference == "videos":
-                reference = _rows(extractor, metric.output, real, "real clips")
-            elif metric.reference == "texts":
-                reference = text_features(extractor, {str(place): text for place, text in enumerate(texts)})
-            found[metric.name] = {**metric.measure(features, reference).to_json(), "features": extractor.protocol}
-    return [found[name] for name in protocol.metrics]
-
-
-def _rows(extractor: Extractor, output: str, clips: Frames, label: str) -> FeatureSet:
-    rows = getattr(extractor, output)(clips)
-    return FeatureSet.of(rows if extractor.takes == "clips" else rows.reshape(*clips.shape[:2], -1), label)
 
 
 def networks(protocol: Protocol, device: torch.device) -> Iterator[tuple[Extractor, list[Metric]]]:

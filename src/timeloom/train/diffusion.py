@@ -7,6 +7,7 @@ encoder are frozen (Latent-Shift, arXiv 2304.08477, Sec. 3.3); every frame is en
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,6 +23,9 @@ from timeloom.train.lora import add_lora, save_lora
 from timeloom.train.parallel import Processes
 from timeloom.train.recipe import Recipe
 from timeloom.train.task import Batch, SampleRandom, Task
+
+if TYPE_CHECKING:
+    from timeloom.generate.pipeline import TextToVideoPipeline
 
 VALIDATION_TIMESTEPS = (50, 250, 500, 750, 950)
 PREVIEW_CLIPS = 6
@@ -146,7 +150,7 @@ class DiffusionTask(Task):
         """Clips for the prompts, shared among the processes, each drawn alone: however many processes, the same."""
         options = self.recipe.preview
         prompts = options.prompts or batch.captions[:PREVIEW_CLIPS]
-        pipeline = self._pipeline()
+        pipeline = self.pipeline()
         pipeline.set_progress_bar_config(disable=True)
         clips = Processes().share(lambda i: pipeline(prompts[i], seeds=[i]).frames[0], range(len(prompts)))
         return contact_sheet(clips, prompts)
@@ -154,7 +158,7 @@ class DiffusionTask(Task):
     def save(self, folder: Path) -> None:
         lora = self.recipe.model.lora
         if not lora:
-            self._pipeline().save_pretrained(folder)
+            self.pipeline().save_pretrained(folder)
             return
         data, config = self.recipe.data, self.unet.config
         use = Use(
@@ -170,7 +174,7 @@ class DiffusionTask(Task):
         )
         save_lora(self.unet, folder, use, lora.dtype)
 
-    def _pipeline(self):  # type: ignore[no-untyped-def]
+    def pipeline(self) -> TextToVideoPipeline:
         from timeloom.generate.pipeline import TextToVideoPipeline
         from timeloom.generate.schedulers import make_scheduler
 

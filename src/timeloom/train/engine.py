@@ -132,6 +132,9 @@ class Trainer:
                 steps, logged_at = 0, time.perf_counter()
             if last or _crosses(before, self.samples, schedule.validate_every):
                 self._validate()
+            evaluation = self.recipe.evaluation
+            if evaluation and (last or _crosses(before, self.samples, evaluation.every)):
+                self._evaluate()
             if last or _crosses(before, self.samples, schedule.checkpoint_every):
                 self.checkpoints.save(self.samples, self._state())
         with self.average.applied(), self.spread.whole():
@@ -238,6 +241,16 @@ class Trainer:
             write_image(path, preview, overwrite=True)
         self.log.write(self.samples, **{f"validation/{name}": value for name, value in numbers.items()})
         self.say("  held out: " + "  ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
+
+    def _evaluate(self) -> None:
+        """Judge and measure clips of the average weights. Every process makes its share; the first one writes."""
+        from timeloom.train.evaluation import evaluate
+
+        with self.average.applied(), self.spread.whole(), torch.random.fork_rng():
+            folder = self.folder / "evaluations" / f"{self.samples:012d}"
+            numbers = evaluate(self.task.pipeline(), self.recipe, folder, self.device)
+        self.log.write(self.samples, **{f"evaluation/{name}": value for name, value in numbers.items()})
+        self.say("  evaluated: " + "  ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
 
     def _save_model(self) -> None:
         target = self.folder / self.task.product

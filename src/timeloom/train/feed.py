@@ -40,7 +40,8 @@ def read_batch(
 ) -> Batch:
     """Draw clips, all at once where the source can. The next that can be read stands for one that cannot."""
     if isinstance(source, DigitsSource):
-        return Batch.of(*source.draw_batch(indices, window, starts))
+        attributes = [source[index].attributes for index in indices]
+        return Batch.of(*source.draw_batch(indices, window, starts), attributes)
     following = [[(index + 1 + i) % len(source) for i in range(SUBSTITUTES)] for index in indices]
     return Batch(
         [
@@ -55,7 +56,7 @@ def read_example(clip: Clip, window: Window, start: float, cache: LatentCache | 
     place = cache.path(clip, window, start) if cache is not None else None
     latents = cache.get(place) if cache is not None and place is not None else None
     frames = torch.from_numpy(clip.draw(window, start)) if latents is None else None
-    return Example(clip.caption, frames, latents, place, from_file=clip.identity is not None)
+    return Example(clip.caption, frames, latents, place, clip.identity is not None, clip.attributes)
 
 
 def _first_readable(

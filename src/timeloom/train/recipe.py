@@ -57,6 +57,8 @@ class ModelOptions(Schema):
     text_encoder: str | dict[str, Any] | None = None
     vae: str | dict[str, Any] | None = None
     unet: str | dict[str, Any] | None = None
+    features: dict[str, Any] = Field(default_factory=dict)
+    """Sizes of the network that metrics look through: width, dimension, embedding (features)."""
     temporal: Literal["none", "shift", "attention"] = "none"
     shift_fraction: float = Field(default=0.25, ge=0.0, le=0.5)
     shift_placement: Literal["residual_start", "residual_end"] = "residual_end"
@@ -131,7 +133,7 @@ class LossOptions(Schema):
     caption_dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of captions replaced by the empty one, for classifier-free guidance (image, video)."""
     image_share: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the clips whose frames are trained on as images (video)."""
+    """Share of the clips whose frames are trained on as images (video, features)."""
     min_snr_gamma: float | None = Field(default=None, gt=0)
     """Weigh timesteps by min(SNR, gamma) / SNR (arXiv 2303.09556, Sec. 3.4); evenly when absent (image, video)."""
     timestep_shift: float = Field(default=1.0, gt=0)
@@ -157,10 +159,20 @@ class PreviewOptions(Schema):
     sampler: str = "dpm-solver++"
 
 
+class EvaluationOptions(Schema):
+    """Clips made and judged while training, as `timeloom evaluate` does, sampled as `preview` says."""
+
+    protocol: Literal["digits"] = "digits"
+    every: int = Field(gt=0)
+    """Samples."""
+    num_prompts: int = Field(default=64, ge=2)
+    """Of the protocol; intervals of all metrics need 32."""
+
+
 class Recipe(Schema):
     """A training run."""
 
-    task: Literal["text_encoder", "autoencoder", "image", "video"]
+    task: Literal["text_encoder", "autoencoder", "image", "video", "features"]
     output: str
     """Folder of the run: checkpoints, log, previews, and the trained model in `model/`."""
     seed: int = 0
@@ -170,6 +182,8 @@ class Recipe(Schema):
     schedule: ScheduleOptions
     loss: LossOptions = LossOptions()
     preview: PreviewOptions = PreviewOptions()
+    evaluation: EvaluationOptions | None = None
+    """Judge clips while training (image, video)."""
     ema_half_life_samples: float = Field(default=0, ge=0)
     """Samples after which the moving average of the weights has half forgotten; 0 keeps no average."""
     precision: Literal["fp32", "bf16"] = "bf16"
@@ -193,6 +207,8 @@ class Recipe(Schema):
             raise ValueError("data.num_frames: the video task needs at least 2 frames")
         if self.model.lora and self.task not in ("image", "video"):
             raise ValueError(f"model.lora: only a U-Net is trained so (image, video), not the {self.task}")
+        if self.evaluation and self.task not in ("image", "video"):
+            raise ValueError(f"evaluation: only a U-Net makes clips (image, video), not the {self.task}")
         if self.loss.crop > min(self.data.height, self.data.width):
             raise ValueError("loss.crop: a crop cannot be larger than the frame")
         if self.compile and self.parallel == "fsdp":

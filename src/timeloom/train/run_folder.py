@@ -10,7 +10,7 @@ from timeloom.errors import TimeloomError
 from timeloom.schema import check
 from timeloom.train.recipe import Recipe
 
-MANNER = {"output", "workers", "preview", "compile", "gradient_checkpointing", "parallel", "trackers"}
+MANNER = {"output", "workers", "preview", "evaluation", "compile", "gradient_checkpointing", "parallel", "trackers"}
 """Options that say how a run is done; they may change when it goes on."""
 SCHEDULE_MANNER = {"log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "micro_batch_size"}
 """The same in `schedule`."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from timeloom.data.clip import Frames
 from timeloom.train.recipe import Recipe
 
 if TYPE_CHECKING:
+    from timeloom.generate.pipeline import TextToVideoPipeline
     from timeloom.train.encode import Encoder
 
 
@@ -33,6 +34,8 @@ class Example:
     """Where its latents are to be kept."""
     from_file: bool = False
     """Read, and not drawn from nothing."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """Exact ground truth, where the source has it."""
 
     def pixels(self, device: torch.device) -> Tensor:
         """(F, 3, H, W) in [-1, 1]."""
@@ -53,10 +56,11 @@ class Batch:
     examples: list[Example]
 
     @classmethod
-    def of(cls, frames: Frames, captions: list[str]) -> Batch:
-        """Clips as arrays, uint8 (B, F, H, W, 3)."""
-        rows = torch.from_numpy(frames).unbind()
-        return cls([Example(caption, row) for caption, row in zip(captions, rows, strict=True)])
+    def of(cls, frames: Frames, captions: list[str], attributes: Sequence[Mapping[str, str]] | None = None) -> Batch:
+        """Clips as arrays, uint8 (B, F, H, W, 3), with their ground truth where there is one."""
+        told = attributes or [{}] * len(captions)
+        rows = zip(captions, torch.from_numpy(frames).unbind(), told, strict=True)
+        return cls([Example(caption, row, attributes=own) for caption, row, own in rows])
 
     @property
     def captions(self) -> list[str]:
@@ -135,6 +139,10 @@ class Task(ABC):
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write what was trained: the model folder (Stable Diffusion layout), or an adapter."""
+
+    def pipeline(self) -> TextToVideoPipeline:
+        """What makes clips with the network as it is now, sampled as the recipe's `preview` says; of U-Nets alone."""
+        raise NotImplementedError(f"{type(self).__name__} makes no clips")
 
     def frozen(self) -> dict[str, nn.Module]:
         """Networks that take part and are not trained, by name."""

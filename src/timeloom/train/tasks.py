@@ -6,6 +6,7 @@ import torch
 
 from timeloom.train.autoencoder import AutoencoderTask
 from timeloom.train.diffusion import DiffusionTask
+from timeloom.train.features import FeaturesTask
 from timeloom.train.recipe import Recipe
 from timeloom.train.task import Task
 from timeloom.train.text_encoder import TextEncoderTask
@@ -15,6 +16,7 @@ TASKS: dict[str, type[Task]] = {
     "autoencoder": AutoencoderTask,
     "image": DiffusionTask,
     "video": DiffusionTask,
+    "features": FeaturesTask,
 }
 
 

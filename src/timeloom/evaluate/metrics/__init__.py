@@ -31,11 +31,11 @@ METRICS: dict[str, Metric] = {
         InceptionScore("is-video", "c3d"),
         ClipSimilarity("clipsim", "clip"),
         FrechetMetric("digits-fvd", "digits-video"),
-        KernelMetric("digits-kvd", "digits-video"),
-        InceptionScore("digits-is-video", "digits-video"),
         FrechetMetric("digits-fid", "digits-image"),
+        KernelMetric("digits-kvd", "digits-video"),
         KernelMetric("digits-kid", "digits-image"),
         InceptionScore("digits-is", "digits-image"),
+        InceptionScore("digits-is-video", "digits-video"),
         ClipSimilarity("digits-clipsim", "digits-text-video"),
     )
 }

@@ -154,7 +154,7 @@ class FrechetMetric(Metric):
         real = moments_of(reference) if isinstance(reference, FeatureSet) else reference
         require_same_dimensions(features, len(real.mean))
         value = self._between(moments_of(features), real)
-        bounds = interval(value, self._resampled(features, real), self.confidence)
+        bounds = interval(value, self.resampled(features, real), self.confidence)
         if bounds is not None:
             bounds = max(0.0, bounds[0]), bounds[1]
         count = len(reference) if isinstance(reference, FeatureSet) else round(reference.count)
@@ -166,7 +166,7 @@ class FrechetMetric(Metric):
             fake.mean, fake.covariance(self.ddof), real.mean, real.covariance(self.ddof)
         )
 
-    def _resampled(self, features: FeatureSet, real: Moments) -> Array:
+    def resampled(self, features: FeatureSet, real: Moments) -> Array:
         """Distances of resamples. The eigenvalues of R Σ Rᵀ take half the time of `_distance`; their last digits,
         which are rounding, do not matter here."""
         if len(features) < LEAST:

@@ -5,6 +5,7 @@ timeloom evaluate compare out-a/ out-b/result.json
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ def _of_judge(content: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": Path(content["model"]).name,
         "protocol": protocol,
-        "protocol_sha256": json.dumps(protocol, sort_keys=True),
+        "protocol_sha256": hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest(),
         "results": [*results, *content.get("results", [])],
         "generated": {"asked": count, "count": count},
         "departures": [],
@@ -144,23 +145,26 @@ def _numbers(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def print_table(results: Sequence[Mapping[str, Any]], console: Console, published: Sequence[Published] = ()) -> None:
-    """A row for each result, with what papers report below it, a column for each metric."""
+    """A block of rows for each metric: every result, and below them what papers report."""
     from rich.table import Table
 
     protocol = results[0]["protocol"]
-    table = Table(title=f"{protocol['name']} ({results[0]['protocol_sha256'][:12]})", caption="95 % intervals")
-    table.add_column("")
-    table.add_column("videos", justify="right")
-    metrics = [one["metric"] for one in results[0]["results"]]
-    for one in results[0]["results"]:
-        table.add_column(f"{one['metric']} ({one['better']} is better)", justify="right")
-    for result in results:
-        numbers = {one["metric"]: one for one in result["results"]}
-        cells = [cell(numbers[metric]) if metric in numbers else "" for metric in metrics]
-        table.add_row(result["name"], f"{result['generated']['count']} of {result['generated']['asked']}", *cells)
-    for one_published in published:
-        values = [f"{one_published.values[metric]:g}" if metric in one_published.values else "" for metric in metrics]
-        table.add_row(rf"{one_published.model} \[{one_published.mark}]", "", *values)
+    table = Table(title=f"{protocol['name']} ({results[0]['protocol_sha256'][:12]})")
+    for heading in ("metric", "", "value", "95 % interval", "videos"):
+        table.add_column(heading, justify="left" if heading in ("metric", "") else "right")
+    metrics = dict.fromkeys(one["metric"] for result in results for one in result["results"])
+    for metric in metrics:
+        for result in results:
+            for one in result["results"]:
+                if one["metric"] == metric:
+                    low_high = "" if one["interval"] is None else f"{one['interval'][0]:.4g} – {one['interval'][1]:.4g}"
+                    told = f"{metric}, {one['better']} is better"
+                    counts = f"{one['count']} of {one['count'] + one['missing']}"
+                    table.add_row(told, result["name"], f"{one['value']:.4g}", low_high, counts)
+        for figure in published:
+            if metric in figure.values:
+                table.add_row("", rf"{figure.model} \[{figure.mark}]", f"{figure.values[metric]:g}", "", "")
+        table.add_section()
     console.print(table)
     for result in results:
         for departure in result["departures"]:

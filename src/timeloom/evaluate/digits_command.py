@@ -111,10 +111,12 @@ def distances(
     """What digits-features says of the clips, beside real ones; nothing for a single clip."""
     from timeloom.evaluate import digits_metrics
     from timeloom.evaluate.digits_protocol import load_clips
+    from timeloom.model_files import quiet_libraries
 
     if len(prompts) < 2:
         return []
-    looker = digits_metrics.Looker(device)
+    with quiet_libraries():
+        looker = digits_metrics.Looker(device)
     looked = looker.look(load_clips(prompts, store)[0], prompts)
     found = digits_metrics.measure(looked, digits_metrics.reference(looker, protocol))
     told = {network.name: network.protocol for network in (looker.video, looker.image, looker.text_video)}

@@ -193,7 +193,7 @@ class Evaluation:
             real = listed_videos(self.options.real, listed, "real videos")
         else:
             real = find_videos(self.options.real, "real videos")
-            if self.protocol.split:
+            if self.protocol.split and self._annotated:
                 self.departures.append(f"all real videos, not {self.protocol.split} alone: no --annotations")
         take(real, self.protocol.real.count, self.protocol.seed)
         drop_doubles(real)
@@ -209,7 +209,7 @@ class Evaluation:
             add_texts(fake, self.options.fake)
         if self.prompts is not None and fake.texts:
             return match_prompts(fake, self._asked(self.prompts))
-        if self.protocol.prompts is not None:
+        if self._annotated:
             self.departures.append("which of the protocol's prompts the videos answer is not known")
         take(fake, self.options.num_prompts or self.protocol.generated, self.protocol.seed)
         return fake
@@ -233,6 +233,11 @@ class Evaluation:
                 done,
             )
         return made_videos(self.folder, asked, failed), settings
+
+    @property
+    def _annotated(self) -> bool:
+        """Whether annotations could tell the prompts and the split."""
+        return self.protocol.prompts is not None and self.protocol.prompts.source != "digits"
 
     def _asked(self, prompts: PromptSet) -> list[Prompt]:
         asked = prompts.some(self.options.num_prompts, self.protocol.seed)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from timeloom.errors import TimeloomError, unknown_name
+from timeloom.model_files import quiet_libraries
 
 if TYPE_CHECKING:
     from timeloom.evaluate.networks.extractor import Extractor
@@ -45,7 +46,8 @@ def load_extractor(name: str, **options: Any) -> Extractor:
         raise unknown_name(f"option of the network {name}", strange[0], set(known) - {"options"})
     if isinstance(options.get("weights"), str):
         options["weights"] = Path(options["weights"])
-    extractor = load(**options)
+    with quiet_libraries():
+        extractor = load(**options)
     if extractor.name != name:
         raise TimeloomError(f"{NETWORKS[name]} gives the network {extractor.name!r}, not {name!r}.")
     return extractor

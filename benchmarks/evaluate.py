@@ -78,7 +78,7 @@ def rate(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             else:
                 first: list[float] = []
 
-                def extract(clips: np.ndarray) -> np.ndarray:
+                def extract(clips: np.ndarray, first: list[float] = first) -> np.ndarray:
                     first.append(time.perf_counter())
                     return network.features(clips)
 

@@ -251,3 +251,16 @@ def test_torchruns_processes_meet_and_the_first_measures(stub_networks, data, pa
     assert len(meetings) == 2 and len(painter.painted) == N
     with pytest.raises(TimeloomError, match="--overwrite throws videos away"):
         command.main(words(data, *model, "--overwrite"))
+
+
+@pytest.mark.slow
+def test_rays_tasks_share_the_work(data, tmp_path, monkeypatch):
+    """On the real network of digits: a task is a process of its own, in which nothing is replaced."""
+    pytest.importorskip("ray")
+    monkeypatch.setenv("TIMELOOM_CACHE", str(tmp_path / "cache"))
+    content = yaml.safe_load((data / "walls.yaml").read_text())
+    content["metrics"] = {"digits-fvd": {"replicates": 4}}
+    (data / "walls.yaml").write_text(yaml.safe_dump(content))
+    for output, more in (("alone", ()), ("shared", ("--ray", 2))):
+        assert command.main(words(data, "--fake", data / "real", *more, output=output)) == 0
+    assert read_result(data / "alone")["results"] == read_result(data / "shared")["results"]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from timeloom.errors import TimeloomError, unknown_name
-from timeloom.model_files import quiet_libraries
 
 if TYPE_CHECKING:
     from timeloom.evaluate.networks.extractor import Extractor
@@ -36,6 +35,8 @@ def load_extractor(name: str, **options: Any) -> Extractor:
     """
     if name not in NETWORKS:
         raise unknown_name("network", name, NETWORKS)
+    from timeloom.model_files import quiet_libraries
+
     module, _, loader = NETWORKS[name].partition(":")
     try:
         load = getattr(importlib.import_module(module), loader)

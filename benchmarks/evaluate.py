@@ -167,7 +167,7 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--clips", type=int, default=48, help="of the rate")
     parser.add_argument("--rounds", type=int, default=3, help="of the rate")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
-    parser.add_argument("--counts", type=int, nargs="+", default=[256, 2048, 8192], help="clips of the memory")
+    parser.add_argument("--counts", type=int, nargs="+", default=[256, 8192], help="clips of the memory")
     parser.add_argument("--folder", type=Path, help="of the files; a temporary one unless said")
     parser.add_argument("--output", type=Path, default=RESULTS)
     return parser.parse_args(args)

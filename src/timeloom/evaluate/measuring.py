@@ -37,8 +37,6 @@ class Means:
     device: torch.device
     workers: int
     """Processes that decode."""
-    share: tuple[int, int]
-    """(rank, world): which part of the videos this process looks at."""
     status: Console
 
 
@@ -75,7 +73,7 @@ def compute(
     real: VideoSet | None,
     means: Means,
 ) -> dict[tuple[str, bool], FeatureSet]:
-    """{(output, whether real): features} of all that the metrics of one network need; of this process's share."""
+    """{(output, whether real): features} of all that the metrics of one network need."""
     known: dict[tuple[str, bool], FeatureSet] = {}
     for metric in metrics:
         sets = [(fake, False), *([(real, True)] if real is not None and metric.reference == "videos" else [])]
@@ -108,19 +106,9 @@ def networks(protocol: Protocol, device: torch.device) -> Iterator[tuple[Extract
 def video_features(videos: VideoSet, extractor: Extractor, output: str, read: ReadWindow, means: Means) -> FeatureSet:
     """Features of a set of videos, each computed once and then kept."""
     cache = FeatureCache(extractor.protocol, output, asdict(read))
-    rank, world = means.share
-    total = len(list(videos.files)[rank::world])
-    with counting(f"{extractor.name}: {videos.label}", total, means.status) as done:
-        broken = cache.fill(
-            videos.files,
-            read,
-            getattr(extractor, output),
-            CLIPS_AT_ONCE,
-            rank=rank,
-            world=world,
-            done=done,
-            workers=means.workers,
-        )
+    look = getattr(extractor, output)
+    with counting(f"{extractor.name}: {videos.label}", len(videos.files), means.status) as done:
+        broken = cache.fill(videos.files, read, look, CLIPS_AT_ONCE, done=done, workers=means.workers)
     for name, why in broken.items():
         videos.failed[name] = f"{extractor.name}: {reason(why, videos.files[name])}"
     return cache.open(videos.files, {**videos.missing, **broken}, videos.label)

@@ -103,9 +103,16 @@ def _run_ray(options: Options, file: Path, folder: Path) -> None:
     accelerators = int(ray.cluster_resources().get("GPU", 0))
     task = ray.remote(num_gpus=1 if accelerators else 0, max_retries=1)(_run_part)
     paths = {name: getattr(options, name) for name in ("fake", "real", "annotations", "weights")}
-    whole = {name: path.expanduser().resolve() for name, path in paths.items() if path is not None}
+    whole: dict[str, Any] = {name: path.expanduser().resolve() for name, path in paths.items() if path is not None}
+    if options.model is not None and Path(options.model).expanduser().is_dir():
+        whole["model"] = str(Path(options.model).expanduser().resolve())
     parts = [replace(options, **whole, ray=0, shard=f"{part}/{options.ray}") for part in range(options.ray)]
-    ray.get([task.remote(part, file.resolve(), folder.resolve()) for part in parts])
+    try:
+        ray.get([task.remote(part, file.resolve(), folder.resolve()) for part in parts])
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, TimeloomError):
+            raise TimeloomError(str(error.cause)) from error
+        raise
 
 
 def _run_part(options: Options, file: Path, folder: Path) -> int:
@@ -145,7 +152,7 @@ class Evaluation:
         workers = self.options.workers
         if workers is None:
             workers = min(MAX_WORKERS, max(1, (os.cpu_count() or 1) // self.share[1] - 1))
-        return Means(self.device, workers, self.share, self.status)
+        return Means(self.device, workers, self.status)
 
     def result(self) -> dict[str, Any]:
         """Measure, write the report, and say all that must be said with the numbers."""
@@ -167,19 +174,26 @@ class Evaluation:
         return result
 
     def videos(self) -> tuple[VideoSet, VideoSet | None, dict[str, Any]]:
-        """The generated videos, the real ones where a metric compares with them, and how the former were made."""
-        self.departures = []
+        """The generated videos, the real ones where a metric compares with them, and how the former were made; where
+        the work is shared, this process's part of them."""
         real = self._real_videos()
         if self.options.model is not None:
             fake, settings = self._generate()
         else:
             fake, settings = self._found_videos(), {"folder": str(self.options.fake)}
-        if self.share == (0, 1):
-            drop_doubles(fake)
-            inspect(fake)
-            self._expect("generated videos", len(fake.files), self.protocol.generated)
-            if len(fake.shapes) > 1:
-                self.departures.append(f"generated videos are of {len(fake.shapes)} different sizes, lengths or rates")
+        if self.share[1] > 1:
+            return fake, real, settings
+        total = 2 * len(fake.files) + (len(real.files) if real is not None else 0)
+        with counting("files", total, self.status) as done:
+            if real is not None:
+                drop_doubles(real, done)
+            drop_doubles(fake, done)
+            inspect(fake, done)
+        if real is not None:
+            self._expect("real videos", len(real.files), self.protocol.real.count)
+        self._expect("generated videos", len(fake.files), self.protocol.generated)
+        if len(fake.shapes) > 1:
+            self.departures.append(f"generated videos are of {len(fake.shapes)} different sizes, lengths or rates")
         return fake, real, settings
 
     def _real_videos(self) -> VideoSet | None:
@@ -196,9 +210,7 @@ class Evaluation:
             if self.protocol.split and self._annotated:
                 self.departures.append(f"all real videos, not {self.protocol.split} alone: no --annotations")
         take(real, self.protocol.real.count, self.protocol.seed)
-        drop_doubles(real)
-        self._expect("real videos", len(real.files), self.protocol.real.count)
-        return real
+        return real.part(*self.share)
 
     def _found_videos(self) -> VideoSet:
         """The videos of --fake, matched with the prompts where there are any."""
@@ -208,14 +220,14 @@ class Evaluation:
         if asks or self.prompts is not None:
             add_texts(fake, self.options.fake)
         if self.prompts is not None and fake.texts:
-            return match_prompts(fake, self._asked(self.prompts))
+            return match_prompts(fake, self._asked(self.prompts)).part(*self.share)
         if self._annotated:
             self.departures.append("which of the protocol's prompts the videos answer is not known")
         take(fake, self.options.num_prompts or self.protocol.generated, self.protocol.seed)
-        return fake
+        return fake.part(*self.share)
 
     def _generate(self) -> tuple[VideoSet, dict[str, Any]]:
-        if self.protocol.prompts is None:
+        if not self._annotated or self.protocol.prompts is None:
             raise TimeloomError(f"The protocol {self.protocol.name} has no prompts; give --fake, a folder of videos.")
         if self.prompts is None:
             needed = NEEDED[self.protocol.prompts.source]
@@ -232,7 +244,7 @@ class Evaluation:
                 self.share,
                 done,
             )
-        return made_videos(self.folder, asked, failed), settings
+        return made_videos(self.folder, asked[rank::world], failed), settings
 
     @property
     def _annotated(self) -> bool:

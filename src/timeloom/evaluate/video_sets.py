@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from timeloom.data.captions import read_captions, read_sidecar
 from timeloom.data.files import VIDEO_SUFFIXES
@@ -19,6 +20,9 @@ from timeloom.data.video import probe_video, read_metadata
 from timeloom.errors import TimeloomError
 from timeloom.evaluate.content_hash import content_hash
 from timeloom.evaluate.prompt_sets import Prompt, drawn
+
+Done: TypeAlias = Callable[[int], None]
+"""Hears how many files more were looked at."""
 
 THREADS = 4
 _VBENCH = re.compile(r"(?P<prompt>.+)-\d+")
@@ -47,6 +51,11 @@ class VideoSet:
     def asked(self) -> int:
         """How many there should be."""
         return len(self.files) + len(self.missing)
+
+    def part(self, rank: int, world: int) -> VideoSet:
+        """What one of `world` processes looks at."""
+        files = dict(list(self.files.items())[rank::world])
+        return self if world == 1 else VideoSet(self.label, files, self.texts)
 
     def lose(self, names: Mapping[str, str]) -> None:
         """These are not measured, for these reasons."""
@@ -150,11 +159,12 @@ def take(videos: VideoSet, count: int | None, seed: int) -> None:
         del videos.files[name]
 
 
-def drop_doubles(videos: VideoSet) -> None:
+def drop_doubles(videos: VideoSet, done: Done = lambda count: None) -> None:
     """Files that hold what another holds to the byte are one video: the first by name stays, others are missing."""
     first: dict[str, str] = {}
     lost = {}
     for name in sorted(videos.files):
+        done(1)
         try:
             digest = content_hash(videos.files[name])
         except TimeloomError as error:
@@ -167,11 +177,12 @@ def drop_doubles(videos: VideoSet) -> None:
     videos.lose(lost)
 
 
-def inspect(videos: VideoSet) -> None:
+def inspect(videos: VideoSet, done: Done = lambda count: None) -> None:
     """Open each file: count sizes, lengths and rates; what cannot be opened is missing."""
     names = list(videos.files)
     with ThreadPoolExecutor(THREADS) as pool:
         for name, shape in zip(names, pool.map(_shape, videos.files.values()), strict=True):
+            done(1)
             if isinstance(shape, TimeloomError):
                 videos.lose({name: reason(shape, videos.files[name])})
             else:

@@ -1,6 +1,7 @@
 """A whole evaluation, from a model or from folders, on stand-ins for the networks and the model."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -30,14 +31,15 @@ SETTINGS = {
 }
 
 
-@pytest.fixture
-def data(tmp_path, colours):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, colours):
     """Real videos with WebVid's CSV, and the file of a protocol about them."""
+    folder = tmp_path_factory.mktemp("walls")
     rows = ["videoid,name,page_dir"]
     for number, (text, clip) in enumerate(colours(N)):
-        write_video(tmp_path / "real" / f"{number}.mp4", clip, 8)
+        write_video(folder / "real" / f"{number}.mp4", clip, 8)
         rows.append(f"{number},{text},")
-    (tmp_path / "annotations.csv").write_text("\n".join(rows))
+    (folder / "annotations.csv").write_text("\n".join(rows))
     content = {
         "name": "walls",
         "clip": {"height": 32, "width": 32},
@@ -47,8 +49,14 @@ def data(tmp_path, colours):
         "metrics": {"fvd": {"replicates": 4}, "kvd": {}, "clipsim": {"replicates": 4}},
         "published": [{"model": "A paper", "mark": "text", "values": {"fvd": 1.5, "clipsim": 0.9}}],
     }
-    (tmp_path / "walls.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    return tmp_path
+    (folder / "walls.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path, written):
+    """A copy of `written`, to be changed."""
+    return shutil.copytree(written, tmp_path, dirs_exist_ok=True)
 
 
 class Painter:

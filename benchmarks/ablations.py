@@ -21,7 +21,7 @@ from pathlib import Path
 from timeloom import __version__, cli
 from timeloom.data.write import replace_file
 from timeloom.errors import TimeloomError
-from timeloom.evaluate.command import hash_model
+from timeloom.evaluate.model import hash_model
 from timeloom.generate.model_folder import find_model
 from timeloom.model_files import read_json
 from timeloom.options import parse, require_at_least

@@ -9,14 +9,32 @@ import yaml
 from timeloom import cli, recipes
 from timeloom.data.command import ViewOptions
 from timeloom.data.sources import DataOptions
+from timeloom.evaluate import protocols
+from timeloom.evaluate.command import Options as EvaluateOptions
+from timeloom.evaluate.compare import CompareOptions
+from timeloom.evaluate.export import ExportOptions
 from timeloom.model.command import ConvertOptions, InfoOptions
 from timeloom.options import parse
 from timeloom.schema import check
 from timeloom.train.command import TrainOptions
 from timeloom.train.recipe import Recipe, load_recipe
 
-PAGES = ("README.md", "docs/train.md", "docs/finetune.md", "docs/webvid.md", "docs/cluster.md", "docs/adapter.md")
-OPTIONS = {("data", "view"): ViewOptions, ("model", "convert"): ConvertOptions, ("model", "info"): InfoOptions}
+PAGES = (
+    "README.md",
+    "docs/train.md",
+    "docs/finetune.md",
+    "docs/webvid.md",
+    "docs/cluster.md",
+    "docs/adapter.md",
+    "docs/evaluate.md",
+)
+OPTIONS = {
+    ("data", "view"): ViewOptions,
+    ("model", "convert"): ConvertOptions,
+    ("model", "info"): InfoOptions,
+    ("evaluate", "compare"): CompareOptions,
+    ("evaluate", "export"): ExportOptions,
+}
 
 
 @pytest.fixture(params=PAGES)
@@ -42,6 +60,8 @@ def test_commands_exist_and_take_these_options(blocks, tmp_path):
         assert verb in cli.VERBS
         if (options := OPTIONS.get((verb, words[0]))) is not None:
             parse(options, words[1:], prog="timeloom")
+        elif verb == "evaluate" and words[0].startswith("--"):
+            protocols.find(parse(EvaluateOptions, words, prog="timeloom").protocol)
         elif verb == "train":
             said = parse(TrainOptions, words, prog="timeloom")
             if said.recipe != "RECIPE" and "/" in said.recipe:

@@ -12,7 +12,8 @@ from rich.console import Console
 from timeloom import recipes
 from timeloom.data.digits import ATTRIBUTES, combinations_of
 from timeloom.errors import TimeloomError
-from timeloom.evaluate.command import Options, _check_numbers, evaluate, hash_model, print_table, write_result
+from timeloom.evaluate.command import Options, check_options
+from timeloom.evaluate.digits_command import evaluate, print_table
 from timeloom.evaluate.digits_protocol import (
     ClipStore,
     Protocol,
@@ -21,6 +22,8 @@ from timeloom.evaluate.digits_protocol import (
     make_prompts,
     measure_judge,
 )
+from timeloom.evaluate.model import hash_model
+from timeloom.evaluate.result_folder import write_result
 from timeloom.train.recipe import load_recipe
 
 PROTOCOL = Protocol(16, 8.0, 64, 64, 20, 4.0, "ddim", "fp32", "0" * 64, "0.1.0", "2.13.0")
@@ -199,4 +202,4 @@ def test_the_hash_of_a_model_knows_its_weights_and_not_its_card(tmp_path):
 )
 def test_bad_numbers(options):
     with pytest.raises(TimeloomError, match="must be"):
-        _check_numbers(options)
+        check_options(options)

@@ -14,7 +14,8 @@ from timeloom import TextToVideoPipeline, cli, recipes
 from timeloom.adapters import ADAPTER_FILE, apply_adapter, read_adapter
 from timeloom.data import read_metadata
 from timeloom.errors import TimeloomError
-from timeloom.evaluate.command import Options, _load
+from timeloom.evaluate.command import Options
+from timeloom.evaluate.digits_command import load
 from timeloom.model.families import known_model
 from timeloom.model.parts import on_meta
 from timeloom.models.unet import VideoUNet
@@ -217,7 +218,7 @@ def test_an_evaluation_depends_on_the_adapter_and_its_scale(adapter, trained_run
     model = str(trained_runs / "image/model")
     options = [Options(model=model, device="cpu")]
     options += [Options(model=model, adapter=adapter, adapter_scale=scale, device="cpu") for scale in (0.5, 1.0)]
-    protocols = [_load(one)[1] for one in options]
+    protocols = [load(one)[1] for one in options]
     assert len({protocol.weights_sha256 for protocol in protocols}) == 3
     assert [protocol.num_frames for protocol in protocols] == [1, 4, 4]
 

@@ -1,5 +1,6 @@
 """MSR-VTT: JSON with `videos` (video_id, split, ...) and `sentences` (video_id, sen_id, caption); `{video_id}.mp4`.
 
+Copies for retrieval hold one split as a list of {"video": "video7010.mp4", "caption": [...]}; they are read as well.
 Every sentence is a clip. The files are the clips already: "start time" and "end time" lie in the film they came from.
 """
 
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -23,6 +25,8 @@ def read_msr_vtt(path: Path, videos: Path, split: str | None) -> tuple[pa.Table,
     splits: Counter[str] = Counter()
     for file in annotation_files(path, ".json"):
         content = read_json(file)
+        if isinstance(content, list):
+            content = _from_list(content, split)
         try:
             split_of = {str(video["video_id"]): str(video.get("split", "")) for video in content["videos"]}
             sentences = [(str(row["video_id"]), row.get("sen_id"), row["caption"]) for row in content["sentences"]]
@@ -45,3 +49,17 @@ def read_msr_vtt(path: Path, videos: Path, split: str | None) -> tuple[pa.Table,
     if split != "all" and split not in splits:
         raise unknown_name(f"split of {path}:", split, [*splits, "all"])
     return builder.finish()
+
+
+def _from_list(rows: list[Any], split: str) -> dict[str, Any]:
+    """The layout with `videos` and `sentences` of a list that is all of the split that is asked for."""
+    if not rows or not all(isinstance(row, dict) and isinstance(row.get("caption"), list) for row in rows):
+        return {}
+    videos, sentences = [], []
+    for row in rows:
+        name = str(row.get("video", "")).removesuffix(".mp4")
+        videos.append({"video_id": name, "split": split})
+        sentences += [
+            {"video_id": name, "sen_id": number, "caption": text} for number, text in enumerate(row["caption"])
+        ]
+    return {"videos": videos, "sentences": sentences}

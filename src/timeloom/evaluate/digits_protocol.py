@@ -24,6 +24,7 @@ from timeloom.data.write import replace_file
 from timeloom.errors import TimeloomError
 from timeloom.evaluate.intervals import Share
 from timeloom.evaluate.judge import Judge, Verdict
+from timeloom.evaluate.result_folder import claim
 
 GROUPS = ("all", "seen", "unseen")
 
@@ -152,21 +153,8 @@ class ClipStore:
     def __init__(self, folder: Path, protocol: Protocol, overwrite: bool = False) -> None:
         self.clips = folder / "clips"
         self._sha256 = protocol.sha256
-        label = folder / "protocol.json"
-        wanted = protocol.to_json()
-        old = [*self.clips.glob("*.npz")] if self.clips.is_dir() else []
-        known = json.loads(label.read_text(encoding="utf-8")) if label.is_file() else {}
-        if overwrite:
-            for path in old:
-                path.unlink()
-        elif (old or known) and known != wanted:
-            differ = ", ".join(name for name in {**wanted, **known} if known.get(name) != wanted.get(name))
-            raise TimeloomError(
-                f"{folder} holds the evaluation of something else (different: {differ}). "
-                "Choose another --output, or --overwrite to start anew."
-            )
         self.clips.mkdir(parents=True, exist_ok=True)
-        replace_file(label, json.dumps(wanted, indent=2).encode())
+        claim(folder, protocol.to_json(), self.clips.glob("*.npz"), overwrite)
 
     def path(self, prompt: Prompt) -> Path:
         return self.clips / f"{prompt.index:05d}.npz"

@@ -6,8 +6,7 @@ filling one folder; what a stopped run has filled is there for the next.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,7 +18,9 @@ from torch import Tensor
 from timeloom.data.clip import Frames
 from timeloom.data.table_builder import cache_folder
 from timeloom.errors import TimeloomError
+from timeloom.evaluate.content_hash import content_hash
 from timeloom.evaluate.metrics.features import FeatureSet, Places
+from timeloom.evaluate.windows import read_ahead
 from timeloom.tensor_cache import TensorCache
 
 Extract: TypeAlias = Callable[[Frames], ArrayLike | Tensor]
@@ -38,19 +39,10 @@ class FeatureCache:
 
     def __init__(self, extractor: Any, output: str, sampling: Any, folder: Path | None = None) -> None:
         self.files = TensorCache(folder or cache_folder() / "features", extractor, output, sampling)
-        self._contents: dict[tuple[str, int, int], str] = {}
 
     def path(self, video: Path) -> Path:
         """Where the features of a video are kept. Raises TimeloomError where the video cannot be read."""
-        try:
-            stat = video.stat()
-            known = str(video), stat.st_size, stat.st_mtime_ns
-            if known not in self._contents:
-                with video.open("rb") as content:
-                    self._contents[known] = hashlib.file_digest(content, "sha256").hexdigest()
-        except OSError as error:
-            raise TimeloomError(f"{video}: cannot be read ({error.strerror}).") from error
-        return self.files.path(self._contents[known])
+        return self.files.path(content_hash(video))
 
     def fill(
         self,
@@ -61,6 +53,7 @@ class FeatureCache:
         rank: int = 0,
         world: int = 1,
         done: Callable[[int], None] = lambda count: None,
+        workers: int = 0,
     ) -> dict[str, str]:
         """Compute what is not there yet.
 
@@ -73,6 +66,7 @@ class FeatureCache:
             rank: of `world` processes, each of which takes its share of the videos.
             world: number of processes.
             done: hears how many videos more are finished.
+            workers: processes that read ahead while the network computes; with any, `read` can be pickled.
 
         Returns:
             {name: why} of videos that cannot be read, or whose features are not finite; for `open`.
@@ -89,15 +83,22 @@ class FeatureCache:
                 done(len(waiting))
                 waiting.clear()
 
-        for name in list(videos)[rank::world]:
-            try:
-                place = self.path(videos[name])
+        def wanted() -> Iterator[tuple[tuple[str, Path], Path]]:
+            for name in list(videos)[rank::world]:
+                try:
+                    place = self.path(videos[name])
+                except TimeloomError as error:
+                    broken[name] = str(error)
+                    done(1)
+                    continue
                 if self.files.get(place) is not None:
                     done(1)
                     continue
-                frames = read(videos[name])
-            except TimeloomError as error:
-                broken[name] = str(error)
+                yield (name, place), videos[name]
+
+        for (name, place), frames in read_ahead(wanted(), read, workers, ahead=batch_size + workers):
+            if isinstance(frames, TimeloomError):
+                broken[name] = str(frames)
                 done(1)
                 continue
             if any(other.shape != frames.shape for _, other in waiting.values()):

@@ -60,6 +60,7 @@ def test_the_protocol_says_what_a_number_rests_on():
         "dimension": 3,
         "side": 1,
         "resize": "none",
+        "pixels": "-1...1",
         "weights": "it.pt",
         "weights_sha256": "00",
     }

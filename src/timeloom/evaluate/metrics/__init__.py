@@ -39,7 +39,8 @@ METRICS: dict[str, Metric] = {
         ClipSimilarity("digits-clipsim", "digits-text-video"),
     )
 }
-"""With their usual options; `dataclasses.replace` changes one."""
+"""With their usual options; `dataclasses.replace` changes one. What looks through *digits* features has its own names:
+its numbers are not those of the published networks."""
 
 
 def find_metric(name: str) -> Metric:

@@ -78,7 +78,7 @@ def _from_features(features: ArrayLike, label: str, ddof: int) -> tuple[Array, A
     mean = rows.mean(axis=0)
     rows -= mean
     rows /= np.sqrt(len(rows) - ddof)
-    return mean, rows if len(rows) <= rows.shape[1] else np.linalg.qr(rows, mode="r")
+    return mean, rows if len(rows) <= rows.shape[1] else np.asarray(np.linalg.qr(rows, mode="r"))
 
 
 def _from_moments(mean: ArrayLike, covariance: ArrayLike, label: str) -> tuple[Array, Array]:

@@ -42,7 +42,7 @@ class Metric(ABC):
 
     name: str
     network: str
-    """Which network it looks through: i3d, inception, clip, c3d; digits-video, digits-image, digits-text-video."""
+    """Which network it looks through: one of `timeloom.evaluate.networks.NETWORKS`."""
 
     output: ClassVar[Literal["features", "logits"]] = "features"
     """What it needs of the network, for every generated video."""

@@ -45,6 +45,8 @@ CONVOLUTIONS = {
 class C3D(nn.Module):
     """Videos (B, 3, 16, 112, 112), BGR in 0…255, to 101 logits; `mean` is taken off them first."""
 
+    mean: Tensor
+
     def __init__(self, num_classes: int = 101) -> None:
         super().__init__()
         for name, (inputs, outputs) in CONVOLUTIONS.items():
@@ -85,6 +87,7 @@ class C3DFeatures(Classifier):
     min_frames: ClassVar[int] = 16
     max_frames: ClassVar[int | None] = 16
     resize = "corners"
+    pixels = "0...255, BGR, less the mean of the training clips"
 
     network: C3D
 

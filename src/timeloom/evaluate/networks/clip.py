@@ -48,6 +48,7 @@ class ClipFeatures(Extractor):
     dimension: ClassVar[int] = 512
     side: ClassVar[int] = 224
     resize = "antialias, crop"
+    pixels = "CLIP's mean 0 and deviation 1"
 
     network: CLIPModel
 

@@ -47,6 +47,8 @@ class Extractor(ABC):
     max_frames: ClassVar[int | None] = None
     resize: str
     """How frames get to `side`."""
+    pixels: str = "-1...1"
+    """The range of pixels that the network sees, 0...255 in a file."""
 
     def __init__(
         self, network: nn.Module, source: Source, device: torch.device | str = "cpu", batch_size: int = 8
@@ -62,6 +64,7 @@ class Extractor(ABC):
             "dimension": self.dimension,
             "side": self.side,
             "resize": self.resize,
+            "pixels": self.pixels,
             "weights": self.source.path.name,
             "weights_sha256": self.source.sha256,
         }

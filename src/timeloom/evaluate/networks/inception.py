@@ -208,6 +208,7 @@ class InceptionFeatures(Classifier):
             raise unknown_name("way to resize for Inception", resize, _RESIZES)
         super().__init__(network, source, **options)
         self.resize = resize
+        self.pixels = "-1...1" if resize == "bilinear" else "(x - 128) / 128"
 
     def _prepare(self, items: Tensor) -> Tensor:
         images = _RESIZES[self.resize](items.permute(0, 3, 1, 2).float(), self.side, self.side)

@@ -10,7 +10,7 @@ from typing import Any
 
 from timeloom import zoo
 from timeloom.errors import TimeloomError
-from timeloom.evaluate.command import hash_model
+from timeloom.evaluate.model import hash_model
 from timeloom.generate.model_folder import find_model
 from timeloom.model_files import INDEX, read_json
 

@@ -45,3 +45,14 @@ def test_wrong_splits_and_files_are_named(tmp_path: Path) -> None:
         (tmp_path / "b.json").write_text(content)
         with pytest.raises(TimeloomError, match=complaint):
             read_msr_vtt(tmp_path / "b.json", tmp_path, None)
+
+
+def test_a_list_of_one_split_is_read_as_that_split(tmp_path: Path) -> None:
+    rows = [{"video": "video7010.mp4", "caption": ["a man sings", "singing"]}, {"video": "v.mp4", "caption": ["a dog"]}]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    table, _ = read_msr_vtt(tmp_path / "a.json", tmp_path, "test")
+    assert table["key"].to_pylist() == ["video7010/0", "video7010/1", "v/0"]
+    assert table["file"].to_pylist() == ["video7010.mp4", "video7010.mp4", "v.mp4"]
+    (tmp_path / "a.json").write_text(json.dumps([{"video": "v.mp4", "caption": "a dog"}]))
+    with pytest.raises(TimeloomError, match="is not MSR-VTT's JSON"):
+        read_msr_vtt(tmp_path / "a.json", tmp_path, "test")

@@ -2,10 +2,10 @@
 
 A virtual clip needs no file: it is (`scan.seconds(scene.start_pts)`, `scan.seconds(scene.end_pts)`) of the source.
 
-Of a scene of H.264, what can be copied begins at the first keyframe that nothing behind it reaches across (IDR; where the
-scene itself begins at a keyframe, that one), and ends before the first packet that is shown after the scene. The head
+Of a scene of H.264, what can be copied begins at the first keyframe that nothing behind it reaches across (IDR; where
+the scene itself begins at a keyframe, that one), and ends before the first packet that is shown after the scene. The head
 before it and the few frames behind it, whose references lie beyond the end, are encoded anew; so no file holds a hidden
-frame or needs an edit list. Each part begins with its own parameter sets.
+frame or needs an edit list for its end. Each part begins with its own parameter sets.
 """
 
 from __future__ import annotations

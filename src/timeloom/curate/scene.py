@@ -20,19 +20,19 @@ class Scene:
     num_frames: int
     """Frames that a decoder gives in the span."""
     central_pts: int
-    """When the frame of `central_jpeg` is shown; within 1/64 of the scene's length of its middle, or exactly there."""
+    """When the frame of `central_jpeg` is shown: the middle of a scene of up to 24 frames, else within 1/24 of its length
+    of it; less exact for pictures so large that 24 of them are too much to hold."""
     central_jpeg: bytes
     """The central frame as displayed (upright, square pixels), at most `ScanOptions.image_side` pixels a side."""
-    central_sharpness: float
-    """Sharpness of the central frame, as `sharpness`."""
     cut_score: float
-    """HSV content difference, 0 to 255, between its first frame and the one before; 0 for the video's first scene."""
+    """HSV content difference, 0 to 255, between its first frame and the one before; 0 for the video's first scene. Measured
+    at 64 pixels with PySceneDetect's own detectors."""
     motion: float
     """Mean absolute difference of brightness from frame to frame within the scene, 0 to 255."""
     brightness: float
     """Mean brightness (V of HSV), 0 to 255."""
     sharpness: float
-    """Mean absolute Laplacian of brightness at the size of the scan, 0 to 1020; below about 4 is a blur."""
+    """Mean absolute Laplacian of the central picture, 0 to 1020."""
     letterbox_share: float
     """Share of the picture, 0 to 1, that lies in bars at its edges which are dark all through the scene."""
     static_share: float
@@ -72,8 +72,8 @@ class Scan:
     high_dynamic_range: bool
     """Tagged PQ or HLG. Pixels are taken as they are: nothing here maps tones."""
     static_overlay: float
-    """0 to 1: how much of the picture holds edges that stay while scenes change (logos, watermarks, subtitles that never
-    leave), relative to all edges of a picture; NaN where the video has too few different scenes to tell."""
+    """Edges that stay while scenes change (logos, watermarks), 0 to 1 of all edges of a picture; NaN where the video has
+    less than four different scenes."""
     warnings: tuple[str, ...]
     """What a user should know of this file, one sentence each."""
     scenes: tuple[Scene, ...]

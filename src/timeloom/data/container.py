@@ -13,6 +13,7 @@ from fractions import Fraction
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import av.filter
@@ -33,14 +34,31 @@ UNSPECIFIED_COLORSPACE = 2
 DISCARDED = 2  # AVINDEX_DISCARD_FRAME: decoded for others' sake, hidden by an edit list
 
 
+class TickedFrame(NamedTuple):
+    """A decoded frame with its times on the file's own clock."""
+
+    pts: int
+    """When it is shown, in ticks."""
+    end_pts: int
+    """When it ends, by its own account."""
+    picture: VideoFrame
+
+
 class ContainerMovie:
-    """A video file opened by PyAV. `content` is the file's, where it does not lie at `path`.
+    """A video file opened by PyAV.
+
+    Args:
+        content: the file's, where it does not lie at `path`.
+        threads: of the decoder; 0 leaves it to FFmpeg. Many readers side by side beat many threads in one.
+        past_damage: go on behind packets that cannot be decoded, and collect in `failed` when they were due.
 
     Raises `TimeloomError` for files without a picture that can be decoded, and on the way for damaged ones.
     """
 
-    def __init__(self, path: Path, content: bytes | None = None) -> None:
+    def __init__(self, path: Path, content: bytes | None = None, threads: int = 1, past_damage: bool = False) -> None:
         self.path, self._content = path, content
+        self._threads, self._past_damage = threads, past_damage
+        self.failed: list[int | None] = []
         self._open()
         try:
             frames = self._decode()
@@ -63,7 +81,7 @@ class ContainerMovie:
         try:
             self._stream = self._picture_stream()
             self._refuse_if_cut_short()
-            self._stream.codec_context.thread_count = 1  # many readers side by side beat many threads in one
+            self._stream.codec_context.thread_count = self._threads
         except BaseException:
             self._container.close()
             raise
@@ -76,12 +94,12 @@ class ContainerMovie:
 
     def probe(self) -> VideoInfo:
         return VideoInfo(
-            width=self._displayed[1],
-            height=self._displayed[0],
+            width=self.displayed[1],
+            height=self.displayed[0],
             fps=float(1 / self.interval_s),
             duration_s=float(self._end() - self._first),
             num_frames=self._count(),
-            codec=self._stream.codec_context.name,
+            codec=self.codec,
         )
 
     def frames(self, start_s: float) -> Iterator[TimedFrame]:
@@ -91,8 +109,18 @@ class ContainerMovie:
             if frame.pts is not None:
                 time = frame.pts * _time_base(frame) - self._first
             duration = frame.duration * _time_base(frame) if frame.duration else self.interval_s
-            yield TimedFrame(float(time), float(duration), partial(self._draw, frame))
+            yield TimedFrame(float(time), float(duration), partial(self.draw, frame))
             time += duration
+
+    def ticked_frames(self) -> Iterator[TickedFrame]:
+        """Every frame of the video, made whole, with its times in ticks. Only once, and instead of `frames`."""
+        end = 0
+        for frame in self._deinterlaced(self._from_beginning):
+            ticks = 1 if frame.time_base == self.tick_s else _time_base(frame) / self.tick_s
+            pts = end if frame.pts is None else round(frame.pts * ticks)
+            duration = round(frame.duration * ticks if frame.duration else self.interval_s / self.tick_s)
+            end = pts + max(1, duration)
+            yield TickedFrame(pts, end, frame)
 
     def _picture_stream(self) -> VideoStream:
         """The first video stream that is not a cover picture."""
@@ -119,11 +147,16 @@ class ContainerMovie:
         self.interval_s = 1 / Fraction(rate) if rate else Fraction(first.duration or 1) * _time_base(first)
         aspect = Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)
         height, width = first.height, max(1, round(first.width * aspect))
-        self._quarter_turns = round(first.rotation / 90) % 4  # counter-clockwise
-        self._displayed = (width, height) if self._quarter_turns % 2 else (height, width)
+        self.codec, self.interlaced = stream.codec_context.name, bool(first.interlaced_frame)
+        self.pixel_aspect, self.stored = aspect, (first.height, first.width)
+        self.quarter_turns = round(first.rotation / 90) % 4  # counter-clockwise
+        self.displayed = (width, height) if self.quarter_turns % 2 else (height, width)
 
     def _decode(self) -> Iterator[VideoFrame]:
         """Frames from where the container stands. Damage is an error: its traces would stay until the next keyframe."""
+        if self._past_damage:
+            yield from self._decode_past_damage()
+            return
         time, key_seen = 0.0, False
         try:
             for packet in self._container.demux(self._stream):
@@ -136,6 +169,20 @@ class ContainerMovie:
                     yield frame
         except av.error.FFmpegError as error:
             raise TimeloomError(f"{self.path}: is damaged near {time:.2f} s ({error.strerror}).") from error
+
+    def _decode_past_damage(self) -> Iterator[VideoFrame]:
+        packets = self._container.demux(self._stream)
+        while True:
+            packet = None
+            try:
+                packet = next(packets, None)
+                if packet is None:
+                    return
+                yield from packet.decode()
+            except av.error.FFmpegError:
+                self.failed.append(packet.pts if packet is not None else None)
+                if packet is None:
+                    return
 
     def _from(self, start_s: float) -> Iterator[VideoFrame]:
         """Frames from the keyframe before `start_s`; from the first one where that is near or seeking fails."""
@@ -180,20 +227,20 @@ class ContainerMovie:
                 except (av.error.BlockingIOError, av.error.EOFError):
                     break
 
-    def _draw(self, frame: VideoFrame, size: Size | None) -> Frames:
-        target = size or self._displayed
-        height, width = covering(self._displayed, target)
-        if self._quarter_turns % 2:
+    def draw(self, frame: VideoFrame, size: Size | None) -> Frames:
+        """A frame of this movie as `TimedFrame.draw` gives it."""
+        target = size or self.displayed
+        height, width = covering(self.displayed, target)
+        if self.quarter_turns % 2:
             height, width = width, height
-        untagged_hd = frame.colorspace == UNSPECIFIED_COLORSPACE and frame.height >= 720
         rgb = frame.reformat(
             width=width,
             height=height,
             format="rgb24",
-            src_colorspace=Colorspace.ITU709 if untagged_hd else None,
+            src_colorspace=Colorspace.ITU709 if is_untagged_hd(frame) else None,
             interpolation=RESIZE,
         ).to_ndarray()
-        return centre_crop(np.rot90(rgb, self._quarter_turns), target)
+        return centre_crop(np.rot90(rgb, self.quarter_turns), target)
 
     def _end(self) -> Fraction:
         """When the last frame ends, on the file's clock: read from the last packets, for headers err."""
@@ -233,6 +280,11 @@ class ContainerMovie:
         if head[4:] == b"ftyp":
             return "its index (moov) is missing or damaged; the recording or the download was cut short."
         return "is not a video that FFmpeg knows, or its beginning is damaged."
+
+
+def is_untagged_hd(frame: VideoFrame) -> bool:
+    """Whether a frame says nothing of its colours, and is so large that they are BT.709's."""
+    return bool(frame.colorspace == UNSPECIFIED_COLORSPACE and frame.height >= 720)
 
 
 def _time_base(frame: VideoFrame) -> Fraction:

@@ -53,7 +53,7 @@ def read_video(
     size = None if height is None or width is None else (height, width)
     if (size is None and height != width) or (size is not None and min(size) < 1):
         raise ValueError(f"give height and width together, each at least 1; not height={height}, width={width}")
-    with closing(_open(path)) as movie:
+    with closing(open_movie(path)) as movie:
         name = path.path if isinstance(path, Packed) else Path(path)
         if fps is None:
             images = _consecutive(movie, name, start_s, num_frames, size)
@@ -67,7 +67,7 @@ def probe_video(path: Media) -> VideoInfo:
 
     Raises: TimeloomError, naming the file, where it is missing, no video, or cut short.
     """
-    with closing(_open(path)) as movie:
+    with closing(open_movie(path)) as movie:
         return movie.probe()
 
 
@@ -76,7 +76,7 @@ def read_metadata(path: Media) -> dict[str, str]:
 
     Raises: TimeloomError, naming the file, where it cannot be opened.
     """
-    with closing(_open(path)) as movie:
+    with closing(open_movie(path)) as movie:
         tags = movie.tags()
     comments = [value for key, value in tags.items() if key.lower() == "comment"]
     try:
@@ -86,11 +86,17 @@ def read_metadata(path: Media) -> dict[str, str]:
     return {str(key): str(value) for key, value in stored.items()} if isinstance(stored, dict) else tags
 
 
-def _open(media: Media) -> Movie:
+def open_movie(media: Media, threads: int = 1, past_damage: bool = False) -> Movie:
+    """A video, ready for one question; its user closes it. `threads` and `past_damage` are for films (container.py).
+
+    Raises: TimeloomError, naming the file, where it is missing, no video, or cut short.
+    """
     if isinstance(media, Packed):
         if not media.content:
             raise TimeloomError(f"{media.path}: is empty (0 bytes).")
-        return (AnimationMovie if is_picture(media.content[:12]) else ContainerMovie)(media.path, media.content)
+        if is_picture(media.content[:12]):
+            return AnimationMovie(media.path, media.content)
+        return ContainerMovie(media.path, media.content, threads, past_damage)
     path = Path(media)
     try:
         if path.is_dir():
@@ -99,7 +105,7 @@ def _open(media: Media) -> Movie:
             raise TimeloomError(f"{path}: is empty (0 bytes).")
         with path.open("rb") as file:
             head = file.read(12)
-        return AnimationMovie(path) if is_picture(head) else ContainerMovie(path)
+        return AnimationMovie(path) if is_picture(head) else ContainerMovie(path, None, threads, past_damage)
     except FileNotFoundError as error:
         raise TimeloomError(f"{path}: there is no such file.") from error
     except OSError as error:

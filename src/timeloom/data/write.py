@@ -20,7 +20,8 @@ import json
 import os
 import struct
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -101,14 +102,25 @@ def replace_file(path: Path, content: bytes) -> None:
 
     Raises: TimeloomError naming the path where the folder or the disk refuses.
     """
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to be written in place of `path`, which it becomes in one step when the context ends without an error.
+
+    Raises: TimeloomError naming `path` where the folder or the disk refuses.
+    """
     unfinished: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=".part")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            yield Path(unfinished)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         os.chmod(unfinished, 0o666 & ~_umask())
         os.replace(unfinished, path)
         unfinished = None

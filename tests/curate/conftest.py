@@ -19,6 +19,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
+def colours() -> tuple[tuple[int, int, int], ...]:
+    return COLOURS
+
+
+@pytest.fixture
 def make_film(tmp_path: Path) -> MakeFilm:
     """make_film(name, scenes): scene after scene of one second, each of its colour, with a bar that moves."""
 

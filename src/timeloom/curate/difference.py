@@ -8,13 +8,14 @@ number that occurs is a whole one below 2**24 and so exact.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.plane import VideoPlane
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
+
+from timeloom.data.movie import Size
 
 Plane = NDArray[np.uint8]
 ONE = 1 << 12  # OpenCV's fixed point
@@ -33,7 +34,7 @@ class Difference(NamedTuple):
 
 
 class HsvConverter:
-    """Turns planes of up to `num_pixels` into H, S, V; keeps its working memory, which costs more than the arithmetic."""
+    """Turns planes of up to `num_pixels` into H, S, V; keeps its working memory, which costs more than arithmetic."""
 
     def __init__(self, num_pixels: int) -> None:
         self._bytes = np.empty((5, num_pixels), np.uint8)
@@ -105,17 +106,16 @@ def _rounded(number: NDArray[np.float32], out: Plane, plus: int = 0) -> None:
 
 
 class Comparer:
-    """Compares frames at a small size, whatever their own; several at once, since most of the time would go into calls.
+    """Compares frames that are made small; several at once, since most of the time would go into calls.
 
     Args:
-        size: (height, width) in pixels at which frames are compared, as they are stored.
+        shrink: makes them so; `Quick` or `Faithful`.
         at_once: frames of a block.
     """
 
-    def __init__(self, size: tuple[int, int], at_once: int) -> None:
-        self._height, self._width = size
-        num_pixels = self._height * self._width
-        self._reformatter = VideoReformatter()
+    def __init__(self, shrink: Quick | Faithful, at_once: int) -> None:
+        self._shrink = shrink
+        num_pixels = shrink.size[0] * shrink.size[1]
         self._hsv = HsvConverter(at_once * num_pixels)
         self._packed = np.empty((at_once, num_pixels, 3), np.uint8)
         self._rgb = np.empty((3, at_once, num_pixels), np.uint8)
@@ -151,20 +151,57 @@ class Comparer:
     def _convert(self, frames: Sequence[VideoFrame]) -> None:
         """H, S, V of the frames, behind the place of the one before."""
         for frame, packed in zip(frames, self._packed, strict=False):
-            # Fast bilinear takes two pixels each way, not antialiased: as OpenCV's linear resize in PySceneDetect.
-            small = self._reformatter.reformat(
-                frame, self._width, self._height, "rgb24", interpolation=Interpolation.FAST_BILINEAR, threads=1
-            )
-            plane = small.planes[0]
-            rows = np.frombuffer(plane, np.uint8).reshape(self._height, plane.line_size)
-            np.copyto(packed.reshape(self._height, -1), rows[:, : 3 * self._width])
+            self._shrink(frame, packed)
         count = len(frames)
         np.copyto(self._rgb[:, :count], self._packed[:count].transpose(2, 0, 1))
         red, green, blue = (plane[:count].reshape(-1) for plane in self._rgb)
         self._hsv.convert(red, green, blue, [plane[1 : count + 1].reshape(-1) for plane in self._planes])
 
 
-def comparison_size(height: int, width: int, longer_side: int) -> tuple[int, int]:
+class Quick:
+    """Frames made small by swscale from two pixels each way, while they are converted: cheap, and not antialiased, so
+    that noise and motion count as they do for PySceneDetect, which does so with OpenCV."""
+
+    def __init__(self, size: Size) -> None:
+        self.size = size
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: VideoFrame, out: Plane) -> None:
+        height, width = self.size
+        small = self._reformatter.reformat(
+            frame, width, height, "rgb24", interpolation=Interpolation.FAST_BILINEAR, threads=1
+        )
+        plane = small.planes[0]
+        rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
+        np.copyto(out.reshape(height, -1), rows[:, : 3 * width])
+
+
+class Faithful:
+    """Frames converted whole and then made small as OpenCV's INTER_LINEAR does it, to its rounding. Slow."""
+
+    def __init__(self, size: Size) -> None:
+        self.size = size
+
+    def __call__(self, frame: VideoFrame, out: Plane) -> None:
+        image = frame.to_ndarray(format="rgb24")
+        for axis in (0, 1):
+            image = _between_two(image, self.size[axis], axis)
+        np.copyto(out, np.rint(image).reshape(-1, 3), casting="unsafe")
+
+
+def _between_two(image: NDArray[Any], size: int, axis: int) -> NDArray[Any]:
+    """An image resampled along an axis, each pixel from the two nearest to its centre."""
+    places = np.clip((np.arange(size) + 0.5) * image.shape[axis] / size - 0.5, 0, image.shape[axis] - 1)
+    first = places.astype(np.intp)
+    share = (places - first).astype(np.float32)
+    one = image.take(first, axis)
+    if not share.any():
+        return one
+    two = image.take(np.minimum(first + 1, image.shape[axis] - 1), axis)
+    return one + (two.astype(np.float32) - one) * share.reshape(-1, *[1] * (2 - axis))
+
+
+def comparison_size(height: int, width: int, longer_side: int) -> Size:
     """(height, width) with the longer side at most `longer_side`, as PySceneDetect rounds it."""
     scale = min(1.0, longer_side / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))

@@ -84,7 +84,7 @@ def sharpness(image: Frames) -> float:
 
 
 def bars(greys: Sequence[Plane]) -> tuple[int, int, int, int]:
-    """Rows at the top and bottom, columns at the left and right, that are black in all pictures; none if all is black."""
+    """Rows at the top and bottom, columns at the left and right, that are black in all pictures; 0 if all is black."""
     brightest = np.maximum.reduce(greys)
     lit = brightest > DARK
     rows, columns = np.flatnonzero(lit.any(axis=1)), np.flatnonzero(lit.any(axis=0))

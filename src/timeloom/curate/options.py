@@ -30,8 +30,8 @@ class ScanOptions(Schema):
     """How a video is scanned."""
 
     detector: Detector = "content"
-    """What finds cuts. "content" and "adaptive" are PySceneDetect's ContentDetector and AdaptiveDetector, computed here;
-    "pyscenedetect" and "pyscenedetect-adaptive" are that package's own (extra `curate`), about half as fast."""
+    """What finds cuts. "content" and "adaptive" are PySceneDetect's ContentDetector and AdaptiveDetector, done quickly;
+    "pyscenedetect" and "pyscenedetect-adaptive" are that package's own (extra `curate`), which take more time."""
     threshold: float = Field(27.0, gt=0)
     """Content: HSV difference, 0 to 255, from one frame to the next that makes a cut."""
     adaptive_threshold: float = Field(3.0, gt=0)

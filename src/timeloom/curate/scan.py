@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 
 from timeloom.curate.clip_encoder import ClipEncoder
 from timeloom.curate.cut_finder import CutFinder, cut_finder
-from timeloom.curate.difference import Comparer, Difference, comparison_size
+from timeloom.curate.difference import Comparer, Difference, Quick, comparison_size
 from timeloom.curate.measure import Candidates, Greys, OverlayCounter, bar_share, bars, jpeg, sharpness
 from timeloom.curate.options import ClipOptions, ScanOptions
 from timeloom.curate.scene import Scan, Scene
@@ -83,7 +83,7 @@ class _Pass:
         self.high_dynamic_range = False
 
     def run(self) -> Scan:
-        comparer = Comparer(comparison_size(*self.movie.stored, COARSE), AT_ONCE)
+        comparer = Comparer(Quick(comparison_size(*self.movie.stored, COARSE)), AT_ONCE)
         before: VideoFrame | None = None
         first = last = None
         frames = self._in_order()
@@ -107,7 +107,7 @@ class _Pass:
                 if (last.pts - shown.pts) * tick_s > JUMP_S:
                     near_s = float(last.pts * tick_s)
                     raise TimeloomError(
-                        f"{self.movie.path}: its clock starts anew near {near_s:.2f} s; join such files by decoding them."
+                        f"{self.movie.path}: its clock starts anew near {near_s:.2f} s; write it anew with one clock."
                     )
                 self.out_of_place += 1
                 continue

@@ -20,13 +20,13 @@ class Scene:
     num_frames: int
     """Frames that a decoder gives in the span."""
     central_pts: int
-    """When the frame of `central_jpeg` is shown: the middle of a scene of up to 24 frames, else within 1/24 of its length
-    of it; less exact for pictures so large that 24 of them are too much to hold."""
+    """When the frame of `central_jpeg` is shown: in the middle of a scene, give or take 1/24 of its length; less exact
+    for pictures so large that 24 of them are too much to hold."""
     central_jpeg: bytes
     """The central frame as displayed (upright, square pixels), at most `ScanOptions.image_side` pixels a side."""
     cut_score: float
-    """HSV content difference, 0 to 255, between its first frame and the one before; 0 for the video's first scene. Measured
-    at 64 pixels with PySceneDetect's own detectors."""
+    """HSV content difference, 0 to 255, between its first frame and the one before, measured at 64 pixels where it is
+    far from the threshold; 0 for the video's first scene."""
     motion: float
     """Mean absolute difference of brightness from frame to frame within the scene, 0 to 255."""
     brightness: float
@@ -72,8 +72,8 @@ class Scan:
     high_dynamic_range: bool
     """Tagged PQ or HLG. Pixels are taken as they are: nothing here maps tones."""
     static_overlay: float
-    """Edges that stay while scenes change (logos, watermarks), 0 to 1 of all edges of a picture; NaN where the video has
-    less than four different scenes."""
+    """Edges that stay while scenes change (logos, watermarks), 0 to 1 of all edges of a picture; NaN where the video
+    has less than four different scenes."""
     warnings: tuple[str, ...]
     """What a user should know of this file, one sentence each."""
     scenes: tuple[Scene, ...]

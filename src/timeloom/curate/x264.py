@@ -1,4 +1,4 @@
-"""Frames with times in ticks as H.264, through PyAV's x264: for clips at training size and for what a cut encodes anew."""
+"""Frames with times in ticks as H.264, by PyAV's x264: for clips at training size and for what a cut encodes anew."""
 
 from __future__ import annotations
 

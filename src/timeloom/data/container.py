@@ -112,10 +112,12 @@ class ContainerMovie:
             yield TimedFrame(float(time), float(duration), partial(self.draw, frame))
             time += duration
 
-    def ticked_frames(self) -> Iterator[TickedFrame]:
-        """Every frame of the video, made whole, with its times in ticks. Only once, and instead of `frames`."""
+    def ticked_frames(self, start_pts: int | None = None) -> Iterator[TickedFrame]:
+        """Every frame, made whole, with its times in ticks, from the one shown at `start_pts` or an earlier one on.
+        Only once, and instead of `frames`."""
+        start_s = 0.0 if start_pts is None else float(start_pts * self.tick_s - self._first)
         end = 0
-        for frame in self._deinterlaced(self._from_beginning):
+        for frame in self._deinterlaced(self._from(start_s)):
             ticks = 1 if frame.time_base == self.tick_s else _time_base(frame) / self.tick_s
             pts = end if frame.pts is None else round(frame.pts * ticks)
             duration = round(frame.duration * ticks if frame.duration else self.interval_s / self.tick_s)

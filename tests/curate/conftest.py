@@ -122,15 +122,21 @@ KINDS: dict[str, Callable[[Path], Film]] = {
         write_film(d / "a.mkv", Fraction(1, 1000), VFR, {"g": "20", "sc_threshold": "0"}, rate=Fraction(24)), _spans()
     ),
     "B-frames": lambda d: Film(
-        write_film(d / "a.mp4", options={"bf": "4", "g": "20", "sc_threshold": "0", "b-pyramid": "normal", "b_strategy": "0"}),
+        write_film(
+            d / "a.mp4", options={"bf": "4", "g": "20", "sc_threshold": "0", "b-pyramid": "normal", "b_strategy": "0"}
+        ),
         _spans(),
     ),
     "open GOP": lambda d: Film(
-        write_film(d / "a.mp4", options={"bf": "3", "b_strategy": "0", "x264-params": "open-gop=1:keyint=20:scenecut=0"}),
+        write_film(
+            d / "a.mp4", options={"bf": "3", "b_strategy": "0", "x264-params": "open-gop=1:keyint=20:scenecut=0"}
+        ),
         _spans(),
     ),
     "open GOP at cuts": lambda d: Film(
-        write_film(d / "a.mp4", options={"bf": "3", "b_strategy": "0", "x264-params": "open-gop=1:keyint=33:min-keyint=1"}),
+        write_film(
+            d / "a.mp4", options={"bf": "3", "b_strategy": "0", "x264-params": "open-gop=1:keyint=33:min-keyint=1"}
+        ),
         _spans(),
     ),
     "edit list": lambda d: Film(_edited(d / "a.mp4"), _spans(20, 110)),
@@ -144,7 +150,15 @@ KINDS: dict[str, Callable[[Path], Film]] = {
     "interlaced": lambda d: Film(
         write_film(d / "a.mp4", options={"flags": "+ildct+ilme", "x264-params": "tff=1", "g": "20"}), _spans()
     ),
-    "VP9": lambda d: Film(write_film(d / "a.webm", Fraction(1, 30), codec="libvpx-vp9", options={"g": "20", "cpu-used": "8", "deadline": "realtime"}), _spans()),
+    "VP9": lambda d: Film(
+        write_film(
+            d / "a.webm",
+            Fraction(1, 30),
+            codec="libvpx-vp9",
+            options={"g": "20", "cpu-used": "8", "deadline": "realtime"},
+        ),
+        _spans(),
+    ),
     "MPEG-4": lambda d: Film(write_film(d / "a b'\"ü\n.avi", codec="mpeg4", options={"b": "2M"}), _spans()),
     "damaged": lambda d: Film(damaged(d / "a.mp4"), _spans(), exact=False),
 }

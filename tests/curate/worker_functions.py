@@ -37,3 +37,16 @@ def tell_and_wait(path, item):
     Path(path).write_text(str(os.getpid()))
     time.sleep(0.5)
     return item
+
+
+class DiesOnce:
+    """A stage whose worker is killed at the second source, the first time."""
+
+    def __init__(self, each, mark):
+        self.each, self.mark = each, mark
+
+    def __call__(self, candidate):
+        if candidate.path == "b.mp4" and not os.path.exists(self.mark):
+            open(self.mark, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.each(candidate)

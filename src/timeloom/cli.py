@@ -27,6 +27,7 @@ VERBS = {
     "generate": Verb("timeloom.generate.command", "make videos or images from prompts"),
     "train": Verb("timeloom.train.command", "train what a recipe describes, or go on where it stopped"),
     "data": Verb("timeloom.data.command", "look at a recipe's or a folder's clips, or encode them ahead of training"),
+    "curate": Verb("timeloom.curate.command", "make a training set of raw videos: scenes, captions, filters, a report"),
     "model": Verb("timeloom.model.command", "bring models from elsewhere, tell their size and cost, publish them"),
     "evaluate": Verb("timeloom.evaluate.command", "measure a model or videos by a protocol"),
 }

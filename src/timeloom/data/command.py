@@ -111,9 +111,15 @@ def _open(name: str, split: str) -> tuple[DataOptions, ClipSource, list[str]]:
     """The options and the training clips of a recipe, of a folder, or of *digits*; and what was found."""
     from timeloom import recipes
     from timeloom.data import DigitsSource, FolderSource
-    from timeloom.data.sources import DataOptions, describe_sources, open_sources
+    from timeloom.data.curated import is_curated
+    from timeloom.data.sources import SOURCES, DataOptions, describe_sources, open_sources
+    from timeloom.data.table import Scan
     from timeloom.schema import check, read_yaml
 
+    if Path(name).is_dir() and is_curated(Path(name)):
+        data = DataOptions(source="curated", path=name)
+        curated = SOURCES["curated"](data, Scan(data.window))
+        return data, curated, [f"{name}: {curated.ledger.summary()}"]
     if Path(name).is_dir():
         data = DataOptions(source="folder", path=name)
         source = FolderSource(name, window=data.window)

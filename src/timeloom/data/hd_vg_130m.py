@@ -9,6 +9,9 @@ scene. Looked for, in this order: the scene `<clip_id>.mp4`, the HD-VILA clip `<
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from math import ceil, floor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,9 @@ import pyarrow as pa
 from timeloom.data.clip import Ledger
 from timeloom.data.files import first_there
 from timeloom.data.json_file import annotation_files, members, seconds
+from timeloom.data.listed_clip import ROUNDING, ListedClip, by_video, clock
 from timeloom.data.table_builder import SECONDS, TEXT, TableBuilder, file_identity, kept_table
+from timeloom.data.whole_file import whole_file
 
 COLUMNS = {name: TEXT for name in ("key", "group", "caption", "scene", "clip", "video")} | {
     name: SECONDS for name in ("fps", "start_s", "end_s", "span_start_s", "span_end_s")
@@ -81,3 +86,29 @@ def _add_scenes(builder: TableBuilder, video: str, name: str, clip: Any) -> None
             start_s=0.0 if first <= 0 and last < 0 else (first + 1) / fps,
             end_s=None if last < 0 else last / fps,
         )
+
+
+def write_hd_vg_130m(path: Path, clips: Iterable[ListedClip]) -> None:
+    """Clips as one JSON. Each video is one HD-VILA clip, `<id>.0.mp4`, that ends with its last scene; cuts are the
+    frames that a scene starts with and ends before, of which readers leave the first out.
+
+    Raises: OSError.
+    """
+    with whole_file(path) as file:
+        file.write(b"{")
+        for number, (video, scenes) in enumerate(by_video(clips)):
+            name, fps = f"{video}.0", scenes[0].fps
+            split = [
+                {
+                    "clip_id": f"{name}_{place}",
+                    "scene_cut": [ceil(clip.start_s * fps - ROUNDING), floor(clip.end_s * fps + ROUNDING)],
+                    "caption": clip.caption,
+                }
+                for place, clip in enumerate(scenes)
+            ]
+            end = clock(ceil(max(clip.end_s for clip in scenes) * 1000))
+            whole = {"span": [clock(0), end], "fps": fps, "scene_split": split}
+            entry = {"url": scenes[0].video, "clip": {f"{name}.mp4": whole}}
+            file.write((",\n" if number else "\n").encode())
+            file.write(f"{json.dumps(video)}: {json.dumps(entry)}".encode())
+        file.write(b"\n}\n")

@@ -6,7 +6,9 @@ Every sentence is a clip. The files are the clips already: "start time" and "end
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ import pyarrow as pa
 
 from timeloom.data.clip import Ledger
 from timeloom.data.json_file import annotation_files, read_json
+from timeloom.data.listed_clip import ListedClip
 from timeloom.data.table_builder import TEXT, TableBuilder
+from timeloom.data.whole_file import whole_file
 from timeloom.errors import TimeloomError, unknown_name
 
 
@@ -63,3 +67,33 @@ def _from_list(rows: list[Any], split: str) -> dict[str, Any]:
             {"video_id": name, "sen_id": number, "caption": text} for number, text in enumerate(row["caption"])
         ]
     return {"videos": videos, "sentences": sentences}
+
+
+def write_msr_vtt(path: Path, clips: Callable[[], Iterable[ListedClip]]) -> None:
+    """Clips that are files of their own as one JSON, all in the split "train", each with one sentence.
+
+    `clips` gives them anew each time; `videos` is the folder that their paths count from. `category` is a number, as
+    in the original: a place in `categories`. Raises: OSError.
+    """
+    categories = sorted({clip.label for clip in clips()})
+    with whole_file(path) as file:
+        file.write(f'{{"categories": {json.dumps(categories)},\n"videos": ['.encode())
+        for number, clip in enumerate(clips()):
+            video = {
+                "video_id": _name(clip),
+                "category": categories.index(clip.label),
+                "url": clip.video,
+                "start time": clip.start_s,
+                "end time": clip.end_s,
+                "split": "train",
+            }
+            file.write(((",\n" if number else "\n") + json.dumps(video)).encode())
+        file.write(b'],\n"sentences": [')
+        for number, clip in enumerate(clips()):
+            sentence = {"sen_id": number, "video_id": _name(clip), "caption": clip.caption}
+            file.write(((",\n" if number else "\n") + json.dumps(sentence)).encode())
+        file.write(b"]}\n")
+
+
+def _name(clip: ListedClip) -> str:
+    return (clip.file or "").rpartition(".")[0]

@@ -6,6 +6,9 @@ Looked for: the clip `<videoID>.<n>.mp4`, n counted from 0, else its span of the
 from __future__ import annotations
 
 import ast
+import csv
+import io
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,9 @@ from timeloom.data.caption_table import read_csv
 from timeloom.data.clip import Ledger
 from timeloom.data.files import first_there
 from timeloom.data.json_file import annotation_files, seconds
+from timeloom.data.listed_clip import ListedClip, by_video, clock_span
 from timeloom.data.table_builder import SECONDS, TEXT, TableBuilder, file_identity, kept_table
+from timeloom.data.whole_file import whole_file
 
 REQUIRED = {"id": ("videoID",), "times": ("timestamp",), "captions": ("caption",)}
 COLUMNS = {name: TEXT for name in ("group", "caption", "clip", "video")} | {"start_s": SECONDS, "end_s": SECONDS}
@@ -62,3 +67,16 @@ def _add_clips(builder: TableBuilder, video: str, times: str, captions: str) -> 
             continue
         names = {"group": video, "clip": f"{video}.{place}.mp4", "video": f"{video}.mp4"}
         builder.add(**names, caption=text, start_s=start_s, end_s=end_s)
+
+
+def write_panda_70m(path: Path, clips: Iterable[ListedClip]) -> None:
+    """Clips as one CSV, a row a video; `matching_score` is what was measured of caption and picture. Raises:
+    OSError."""
+    with whole_file(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(["videoID", "url", "timestamp", "caption", "matching_score"])
+        for video, spans in by_video(clips):
+            lists = ([clock_span(clip) for clip in spans], [clip.caption for clip in spans])
+            rows.writerow([video, spans[0].video, *map(repr, lists), repr([clip.similarity for clip in spans])])
+        text.detach()

@@ -14,10 +14,12 @@ from pydantic import Field, field_validator, model_validator
 from timeloom.data.buckets import budget_sizes
 from timeloom.data.caption_table import read_csv_clips, read_jsonl_clips
 from timeloom.data.clip import ClipSource, Ledger, Window
+from timeloom.data.curated import open_curated
 from timeloom.data.digits import DigitsSource, combinations_of
 from timeloom.data.files import STILL_SUFFIXES, VIDEO_SUFFIXES
 from timeloom.data.folder import FolderSource
 from timeloom.data.hd_vg_130m import read_hd_vg_130m
+from timeloom.data.hd_vila import read_hd_vila
 from timeloom.data.mixture import Mixture, Part, parts_of
 from timeloom.data.movie import Size
 from timeloom.data.msr_vtt import read_msr_vtt
@@ -39,7 +41,8 @@ class SourceOptions(Schema):
     """Where clips come from."""
 
     source: str = "digits"
-    """digits, folder, images, csv, jsonl, webvid, msr-vtt, ucf-101, hd-vg-130m, panda-70m or webdataset."""
+    """digits, folder, images, csv, jsonl, webvid, msr-vtt, ucf-101, hd-vg-130m, hd-vila, panda-70m,
+    webdataset or curated."""
     path: str | None = None
     """The folder, the annotation file or the folder of them, or the shards (path, URL, pipe:, with braces)."""
     captions: str | None = None
@@ -202,8 +205,10 @@ SOURCES: dict[str, Opener] = {
     "msr-vtt": _table(read_msr_vtt),
     "ucf-101": _table(read_ucf_101),
     "hd-vg-130m": _table(read_hd_vg_130m),
+    "hd-vila": _table(read_hd_vila),
     "panda-70m": _table(read_panda_70m),
     "webdataset": lambda options, scan: ShardSource(str(options.path), scan),
+    "curated": lambda options, scan: open_curated(_path(options.path), options.videos, scan),
 }
 """A new source is one line here, and a reader that gives a table of clips (see table.py)."""
 

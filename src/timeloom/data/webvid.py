@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +14,9 @@ from timeloom.data.caption_table import read_csv
 from timeloom.data.clip import Ledger
 from timeloom.data.files import first_there
 from timeloom.data.json_file import annotation_files
+from timeloom.data.listed_clip import ListedClip
 from timeloom.data.table_builder import SECONDS, TEXT
+from timeloom.data.whole_file import whole_file
 
 REQUIRED = {"id": ("videoid",), "caption": ("name", "caption")}
 OPTIONAL = {"page_dir": ("page_dir",), "duration": ("duration",)}
@@ -47,3 +52,23 @@ def _seconds(durations: pa.ChunkedArray) -> pa.ChunkedArray:
         digits = pc.struct_field(parts, name)
         numbers.append(pc.if_else(pc.equal(digits, ""), pa.scalar("0", digits.type), digits).cast(SECONDS))
     return pc.add(pc.add(pc.multiply(numbers[0], 3600.0), pc.multiply(numbers[1], 60.0)), numbers[2])
+
+
+def write_webvid(path: Path, clips: Iterable[ListedClip]) -> None:
+    """Clips that are files of their own as one CSV; `videos` is the folder that their paths count from. Raises:
+    OSError."""
+    with whole_file(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(["videoid", "name", "page_idx", "page_dir", "duration", "contentUrl"])
+        for number, clip in enumerate(clips):
+            folder, _, name = (clip.file or "").rpartition("/")
+            rows.writerow([name.rpartition(".")[0], clip.caption, number, folder, _duration(clip), clip.video])
+        text.detach()
+
+
+def _duration(clip: ListedClip) -> str:
+    """Seconds as "PT00H00M25S", with decimals where there are any."""
+    whole = round(clip.end_s - clip.start_s, 3)
+    minutes, seconds = divmod(whole, 60)
+    return f"PT{int(minutes) // 60:02}H{int(minutes) % 60:02}M{f'{seconds:06.3f}'.rstrip('0').rstrip('.')}S"

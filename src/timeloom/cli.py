@@ -31,7 +31,10 @@ VERBS = {
     "evaluate": Verb("timeloom.evaluate.command", "measure a model or videos by a protocol"),
 }
 
-ELSEWHERE = {("data", "cache"): "timeloom.train.cache_command"}
+ELSEWHERE = {
+    ("data", "cache"): "timeloom.train.cache_command",
+    ("data", "degrade"): "timeloom.train.degrade_command",
+}
 """Commands that need more than the room of their verb may know."""
 
 EXIT_ERROR = 1

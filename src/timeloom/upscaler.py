@@ -20,7 +20,7 @@ from torch import Tensor
 from timeloom import zoo
 from timeloom.data.clip import Frames
 from timeloom.errors import TimeloomError
-from timeloom.model_files import INDEX, PICKLES, read_json
+from timeloom.model_files import INDEX, PICKLES, quiet_libraries, read_json
 from timeloom.models.rcan import RCAN, rcan_config
 from timeloom.weight_files import Stored, find_weights, read_weights, usable
 
@@ -59,7 +59,8 @@ class Upscaler:
             TimeloomError: there is no such model, or it is no upscaler, or a tensor is missing, extra, of another shape
                 or not finite.
         """
-        network = load_rcan(name_or_path).to(device, dtype).to(memory_format=torch.channels_last)  # the faster one
+        with quiet_libraries():
+            network = load_rcan(name_or_path).to(device, dtype).to(memory_format=torch.channels_last)  # the faster one
         return cls(network, tile)
 
     @property

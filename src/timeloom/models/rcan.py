@@ -33,11 +33,9 @@ class ChannelAttention(nn.Module):
     def __init__(self, width: int, reduction: int) -> None:
         super().__init__()
         squeezed = max(1, width // reduction)
-        self.conv_du = nn.Sequential(
-            nn.Conv2d(width, squeezed, 1), nn.ReLU(), nn.Conv2d(squeezed, width, 1), nn.Sigmoid()
-        )
-        # Of so few units, all of a block's may be dead from the beginning; not with this.
-        nn.init.constant_(self.conv_du[0].bias, 0.5)
+        down, up = nn.Conv2d(width, squeezed, 1), nn.Conv2d(squeezed, width, 1)
+        nn.init.constant_(down.bias, 0.5)  # type: ignore[arg-type]  # so few units might all be dead from the beginning
+        self.conv_du = nn.Sequential(down, nn.ReLU(), up, nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.conv_du(x.mean(dim=(2, 3), keepdim=True))
@@ -75,11 +73,13 @@ class MeanShift(nn.Module):
 
     def __init__(self, shift: list[float]) -> None:
         super().__init__()
+        self.weight: Tensor
+        self.bias: Tensor
         self.register_buffer("weight", torch.eye(3)[:, :, None, None])
         self.register_buffer("bias", torch.tensor(shift))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.float() * self.weight[:, :, 0, 0].diagonal()[:, None, None].float() + self.bias[:, None, None].float()
+        return x.float() * self.weight.flatten(1).diagonal()[:, None, None].float() + self.bias[:, None, None].float()
 
 
 class RCAN(ModelMixin, ConfigMixin):
@@ -131,7 +131,7 @@ class RCAN(ModelMixin, ConfigMixin):
 
     def extract(self, images_NCHW: Tensor) -> Tensor:
         """Features of whole frames. Channel attention averages over the frame: a part of it has other features."""
-        dtype = self.head[0].weight.dtype
+        dtype = next(self.head.parameters()).dtype
         x = self.head(self.sub_mean(images_NCHW * self.config.pixel_range).to(dtype))
         return x + self.body(x)
 
@@ -152,7 +152,9 @@ class Discriminator(nn.Module):
 
         def conv(inside: int, outside: int, size: int = 3) -> nn.Conv2d:
             stride = 2 if size == 4 else 1
-            return spectral_norm(nn.Conv2d(inside, outside, size, stride, padding=1, bias=False))
+            layer = nn.Conv2d(inside, outside, size, stride, padding=1, bias=False)
+            spectral_norm(layer)  # in place
+            return layer
 
         self.first = _conv(3, width)
         self.down = nn.ModuleList(conv(width * 2**i, width * 2 ** (i + 1), size=4) for i in range(3))

@@ -50,7 +50,7 @@ def main(args: list[str]) -> int:
     from timeloom.train.feed import Feed
     from timeloom.train.recipe import load_recipe
     from timeloom.train.task import SampleRandom
-    from timeloom.train.upscaler import UpscalerTask
+    from timeloom.train.upscaler import UpscalerTask, seeds_of
     from timeloom.upscaler import to_bytes
 
     check_output(options.output, options.overwrite)
@@ -65,8 +65,8 @@ def main(args: list[str]) -> int:
     for number in range(options.clips):
         batch, random = feed.batch([number]), SampleRandom(recipe.seed, [number])
         large = batch.pixels(task.device)[0] / 2 + 0.5
-        degradation = task.degrader.sample(random)[0]
-        small = task.degrader.one(degradation, large)
+        degradation = task.degrader.sample(seeds_of(random)[0])
+        small = task.degrader.degrade(large, degradation)
         blocks = small.repeat_interleave(task.scale, dim=-1).repeat_interleave(task.scale, dim=-2)
         rows += [to_bytes(large), to_bytes(blocks)]
         captions += [batch.captions[0], describe(degradation)]

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -79,7 +78,7 @@ class Upscaler:
 
     def enlarge(self, frames: Frames) -> Frames:
         """uint8 (F, H, W, 3) → uint8 (F, S·H, S·W, 3)."""
-        images = torch.from_numpy(np.ascontiguousarray(frames)).to(self.network.device).permute(0, 3, 1, 2)
+        images = torch.tensor(frames, device=self.network.device).permute(0, 3, 1, 2)
         return to_bytes(self(images.float() / 255))
 
     def _together(self, images: Tensor) -> Tensor:

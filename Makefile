@@ -38,11 +38,11 @@ $(READY): $(INSTALLED)
 
 demo: $(INSTALLED)
 	@mkdir -p demo
-	$(BIN)/timeloom generate "a red seven moves left" --output demo/red-seven.mp4 --overwrite
+	$(BIN)/timeloom generate "a red seven moves left" --output demo/red-seven.mp4 --upscale --overwrite
 	printf '%s\n' "a blue three bounces" "a green zero grows" "a yellow five spins" > demo/prompts.txt
 	$(BIN)/timeloom generate --prompts demo/prompts.txt --output demo/more --contact-sheet demo/more.png --overwrite
 	@echo "Three more videos are in demo/more, side by side in demo/more.png."
-	@echo "Asked for, a red seven that moves left: $(CURDIR)/demo/red-seven.mp4"
+	@echo "Asked for, a red seven that moves left, made 256x256: $(CURDIR)/demo/red-seven.mp4"
 
 test: $(READY)
 	$(BIN)/python -m pytest -q --durations=10

@@ -27,7 +27,7 @@ from timeloom.curate.scene import Scan, Scene
 from timeloom.curate.x264 import Clock, Mp4Encoder, Quality, encode_bare
 from timeloom.data.container import ContainerMovie
 from timeloom.data.video import open_movie
-from timeloom.data.write import replacing
+from timeloom.data.whole_file import replacing
 from timeloom.errors import TimeloomError
 from timeloom.schema import Schema
 
@@ -74,8 +74,8 @@ def cut(path: Path, scan: Scan, wanted: Iterable[tuple[Scene, Path]], options: C
         packets = source.facts() if copies else None
         cutter = _Cutter(path, scan, source, packets, options)
         for scene, target in wanted:
-            with replacing(target) as unfinished:
-                method, encoded = cutter.write(scene, unfinished)
+            with replacing(target) as file:
+                method, encoded = cutter.write(scene, Path(file.name))
             yield Cut(target, method, scene.num_frames, encoded, target.stat().st_size)
 
 

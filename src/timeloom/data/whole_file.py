@@ -9,22 +9,43 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from timeloom.errors import TimeloomError
+
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write, which takes its place when the block ends without an error; what was there stays until then.
+    """A file to write to, or by its `name`, that takes the place of `path` at the end; after an error nothing is left.
 
     Raises: OSError where the folder or the disk refuses.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=".part")
     try:
         with os.fdopen(descriptor, "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(unfinished, 0o644)
+        os.chmod(unfinished, 0o666 & ~_umask())
         os.replace(unfinished, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(unfinished)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """`whole_file` for a command's own product: a refusal is a sentence.
+
+    Raises: TimeloomError naming the path where the folder or the disk refuses.
+    """
+    try:
+        with whole_file(path) as file:
+            yield file
+    except OSError as error:
+        raise TimeloomError(f"{path}: cannot be written ({error.strerror}).") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -19,21 +19,22 @@ import io
 import json
 import os
 import struct
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
 import av
 import numpy as np
+from av.container import OutputContainer
 from av.video.reformatter import Colorspace, Interpolation
+from av.video.stream import VideoStream
 from PIL import GifImagePlugin, Image
 from PIL.PngImagePlugin import PngInfo
 
 from timeloom.data.animation import IMAGE_DESCRIPTION
 from timeloom.data.clip import Frames
+from timeloom.data.whole_file import replacing
 from timeloom.errors import TimeloomError, unknown_name
 
 BT709 = 1  # FFmpeg's number for the matrix, the primaries and the transfer curve alike
@@ -102,39 +103,8 @@ def replace_file(path: Path, content: bytes) -> None:
 
     Raises: TimeloomError naming the path where the folder or the disk refuses.
     """
-    with replacing(path) as unfinished:
-        unfinished.write_bytes(content)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file to be written in place of `path`, which it becomes in one step when the context ends without an error.
-
-    Raises: TimeloomError naming `path` where the folder or the disk refuses.
-    """
-    unfinished: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=".part")
-        try:
-            yield Path(unfinished)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.chmod(unfinished, 0o666 & ~_umask())
-        os.replace(unfinished, path)
-        unfinished = None
-    except OSError as error:
-        raise TimeloomError(f"{path}: cannot be written ({error.strerror}).") from error
-    finally:
-        if unfinished is not None:
-            Path(unfinished).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with replacing(path) as file:
+        file.write(content)
 
 
 def _check_frames(path: Path, frames: Frames, fps: float) -> None:
@@ -178,22 +148,33 @@ def _encode_mp4(frames: Frames, rate: Fraction, text: str) -> bytes:
     room = 8192 + 64 * count + 2 * len(text)
     with av.open(target, "w", format="mp4", options={"moov_size": str(room)}) as container:
         container.metadata["comment"] = text
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "14", "preset": "medium"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        context = stream.codec_context
-        context.thread_count = 1  # the same bytes on every machine
-        context.colorspace = context.color_primaries = context.color_trc = BT709
-        context.color_range = LIMITED_RANGE
+        stream = add_h264(container, rate, height, width)
         for index, image in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(
-                format="yuv420p",
-                dst_colorspace=Colorspace.ITU709,
-                interpolation=Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP,
-            )
+            frame = as_yuv420p(image)
             frame.pts, frame.time_base = index, 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return target.getvalue()
+
+
+def add_h264(container: OutputContainer, rate: Fraction, height: int, width: int) -> VideoStream:
+    """The H.264 stream of every mp4 that we write."""
+    stream = container.add_stream("libx264", rate=rate, options={"crf": "14", "preset": "medium"})
+    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+    context = stream.codec_context
+    context.thread_count = 1  # the same bytes on every machine
+    context.colorspace = context.color_primaries = context.color_trc = BT709
+    context.color_range = LIMITED_RANGE
+    return stream
+
+
+def as_yuv420p(image: Frames) -> av.VideoFrame:
+    """An image, uint8 (H, W, 3), as the frame that `add_h264`'s stream takes; its time is to be set."""
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(
+        format="yuv420p",
+        dst_colorspace=Colorspace.ITU709,
+        interpolation=Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP,
+    )
 
 
 def _encode_gif(frames: Frames, rate: Fraction, text: str) -> bytes:

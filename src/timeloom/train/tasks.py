@@ -10,6 +10,8 @@ from timeloom.train.features import FeaturesTask
 from timeloom.train.recipe import Recipe
 from timeloom.train.task import Task
 from timeloom.train.text_encoder import TextEncoderTask
+from timeloom.train.upscaler import UpscalerTask
+from timeloom.train.upscaler_gan import UpscalerGanTask
 
 TASKS: dict[str, type[Task]] = {
     "text_encoder": TextEncoderTask,
@@ -17,6 +19,8 @@ TASKS: dict[str, type[Task]] = {
     "image": DiffusionTask,
     "video": DiffusionTask,
     "features": FeaturesTask,
+    "upscaler": UpscalerTask,
+    "upscaler_gan": UpscalerGanTask,
 }
 
 

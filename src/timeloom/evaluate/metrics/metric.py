@@ -42,7 +42,7 @@ class Metric(ABC):
 
     name: str
     network: str
-    """Which network it looks through: one of `timeloom.evaluate.networks.NETWORKS`."""
+    """Which network it looks through: one of `timeloom.evaluate.networks.NETWORKS`; pixels for none."""
 
     output: ClassVar[Literal["features", "logits"]] = "features"
     """What it needs of the network, for every generated video."""

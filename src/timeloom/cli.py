@@ -29,6 +29,7 @@ VERBS = {
     "data": Verb("timeloom.data.command", "look at a recipe's or a folder's clips, or encode them ahead of training"),
     "model": Verb("timeloom.model.command", "bring models from elsewhere, tell their size and cost, publish them"),
     "evaluate": Verb("timeloom.evaluate.command", "measure a model or videos by a protocol"),
+    "study": Verb("timeloom.study.command", "let people judge pairs of videos, and say what they prefer"),
 }
 
 ELSEWHERE = {("data", "cache"): "timeloom.train.cache_command"}

@@ -22,7 +22,7 @@ from timeloom.errors import TimeloomError
 LONGEST_S = 10.0
 LARGEST_SIDE = 1024
 FASTEST_FPS = 60
-SAME_SHAPE = 0.02
+SAME_SHAPE = 0.04
 """Two shapes that differ by less are taken for one and filled; bars of a pixel or two would give a system away."""
 BLOCKS = 8
 """Blocks along a side of a destroyed clip."""

@@ -181,9 +181,10 @@ def _say_created(folder: Path, study: Study, as_json: bool) -> None:
     for line in study.left_out:
         print(f"left out: {line}")
     print(
-        f"{made['pairs']} pairs of {made['prompts']} prompts and {checks} attention pairs; {made['votes_wanted']} votes "
-        f"wanted, by {study.raters_per_pair} raters a pair; {study.links} raters' links.\nNext: timeloom study serve {folder}"
+        f"{made['pairs']} pairs of {made['prompts']} prompts, {checks} attention pairs; {made['votes_wanted']} votes "
+        f"wanted, by {study.raters_per_pair} raters a pair; {study.links} raters' links."
     )
+    print(f"Next: timeloom study serve {folder}")
 
 
 def serve(args: list[str]) -> int:

@@ -8,8 +8,9 @@ import json
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from timeloom.data.json_file import read_json
 from timeloom.data.write import replace_file
@@ -20,6 +21,7 @@ from timeloom.study.questions import Question
 
 DESIGN, MEDIA, VOTES, LINKS = "study.json", "media", "votes.sqlite", "links.csv"
 """What a study's folder holds."""
+Clip = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 
 
 class System(Schema):
@@ -35,7 +37,7 @@ class Pair(Schema):
 
     prompt: int
     systems: tuple[int, int]
-    clips: tuple[str, str]
+    clips: tuple[Clip, Clip]
     """Names in the folder of clips, without suffix."""
     attention: bool = False
     """Whether the second is the first one destroyed, so that the answer is known."""

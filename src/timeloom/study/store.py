@@ -34,7 +34,8 @@ CREATE TABLE IF NOT EXISTS raters (
     machines INTEGER NOT NULL DEFAULT 0, finished INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS tasks (
     task TEXT PRIMARY KEY, rater INTEGER NOT NULL, pair INTEGER NOT NULL, flipped INTEGER NOT NULL,
-    place INTEGER NOT NULL, given_at REAL NOT NULL, held_until REAL, done INTEGER NOT NULL DEFAULT 0, UNIQUE (rater, pair));
+    place INTEGER NOT NULL, given_at REAL NOT NULL, held_until REAL,
+    done INTEGER NOT NULL DEFAULT 0, UNIQUE (rater, pair));
 CREATE INDEX IF NOT EXISTS held ON tasks (held_until) WHERE held_until IS NOT NULL;
 CREATE TABLE IF NOT EXISTS pairs (
     pair INTEGER PRIMARY KEY, taken INTEGER NOT NULL DEFAULT 0, given INTEGER NOT NULL DEFAULT 0);
@@ -165,7 +166,7 @@ def _adopt(connection: sqlite3.Connection, study: Study, folder: Path) -> None:
         votes = connection.execute("SELECT count(*) FROM votes").fetchone()[0]
         if votes:
             raise TimeloomError(
-                f"{folder}: the study was changed after {votes} votes had been given, so they would count for something "
+                f"{folder}: the study was changed after {votes} votes had been given, which would count for something "
                 "else. Put study.json back as it was, or make the changed study under another name."
             )
         for table in ("raters", "tasks", "pairs", "facts"):

@@ -190,7 +190,10 @@ def _by_index(name: str, videos: list[Video]) -> dict[Key, Video]:
 
 
 def _one_prompt(key: Key, films: Sequence[Video | None], by: str, prompts: Sequence[str] | None) -> str | None:
-    known = {film.prompt.casefold(): film.prompt for film in films if film is not None and film.prompt}
+    known: dict[str, str] = {}  # the first spelling counts
+    for film in films:
+        if film is not None and film.prompt:
+            known.setdefault(film.prompt.casefold(), film.prompt)
     if by == "index" and prompts is not None:
         index = int(key[0])
         if index >= len(prompts):

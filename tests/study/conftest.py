@@ -1,4 +1,5 @@
 import contextlib
+import itertools
 import json
 import re
 import shutil
@@ -20,6 +21,7 @@ from timeloom.study.store import Store
 from timeloom.study.systems import match, read_folder
 
 BROWSER = "0123456789abcdef01234567"
+TICKS = itertools.count()  # a clock that needs no waiting
 VOTE = ("task", "question", "choice", "milliseconds")
 PROMPTS = ["a red seven", "a <b>blue</b> two", "two & two", "the fourth"]
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -80,6 +82,7 @@ def ask(store, action):
 
 def answer_all(store, token, choose, milliseconds=2000, browser=BROWSER):
     """Vote on everything; `choose(pair on the left, on the right, question)` says how. Returns the last state."""
+    ask(store, lambda desk: setattr(desk, "clock", lambda: 3.0 * next(TICKS)))
     state = ask(store, lambda desk: desk.visit(token, browser))
     while state["tasks"]:
         task = state["tasks"][0]

@@ -170,7 +170,7 @@ def test_own_questions(tmp_path):
     path.write_text("questions:\n  - {name: smooth, text: 'Which moves smoother?'}\n")
     assert find_questions(str(path))[0].name == "smooth" and not find_questions(str(path))[0].show_prompt
     path.write_text("questions:\n  - {name: smooth, txt: 'Which moves smoother?'}\n")
-    with pytest.raises(TimeloomError, match="Did you mean 'text'"):
+    with pytest.raises(TimeloomError, match=r"questions\.0\.text: Field required"):
         find_questions(str(path))
     path.write_text("questions:\n  - {name: a, text: b}\n  - {name: a, text: c}\n")
     with pytest.raises(TimeloomError, match="same name"):

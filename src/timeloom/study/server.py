@@ -116,21 +116,21 @@ def _add_requests(app: FastAPI, study: Study, store: Store) -> None:
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens there. Raises TimeloomError: the port is in use, or the address is not this machine's."""
+    if not 0 <= port <= 65535:
+        raise TimeloomError(f"--port must be 0 to 65535, not {port}.")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         server = socket.socket(family, kind, protocol)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise TimeloomError(f"Cannot listen on {host}, port {port}: {error}.") from error
     try:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind(address)
         server.listen(128)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         server.close()
-        reason = getattr(error, "strerror", None) or error
-        raise TimeloomError(
-            f"Cannot listen on {host}, port {port}: {reason}. Choose another --port or --host."
-        ) from error
+        why = error.strerror
+        raise TimeloomError(f"Cannot listen on {host}, port {port}: {why}. Choose another --port or --host.") from error
     return server
 
 

@@ -55,14 +55,7 @@ class Store:
     def __init__(self, folder: Path, study: Study) -> None:
         self.path = folder / VOTES
         self._waiting: queue.Queue[tuple[Callable[[Desk], Any], Future[Any]] | None] = queue.Queue(MOST_WAITING)
-        try:
-            self._connection = connect(self.path)
-            self._connection.executescript(SCHEMA)
-            self._connection.execute("BEGIN IMMEDIATE")
-            _adopt(self._connection, study, folder)
-            self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise TimeloomError(f"{self.path}: cannot be used ({error}).") from error
+        self._connection = open_votes(self.path, study)
         self._desk = Desk(self._connection, study)
         self._thread = threading.Thread(target=self._serve, name="votes", daemon=True)
         self._thread.start()
@@ -131,12 +124,26 @@ class Store:
                 future.set_result(answer)
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """Open the votes: with a write-ahead log, and a commit that ends when the disk has it."""
+def open_votes(path: Path, study: Study) -> sqlite3.Connection:
+    """Open the votes of `study`: with a write-ahead log, and a commit that ends when the disk has it.
+
+    Raises:
+        TimeloomError: the file cannot be opened, or the study was changed after votes had been given.
+    """
     connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
     connection.row_factory = sqlite3.Row
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.executescript(SCHEMA)
+        connection.execute("BEGIN IMMEDIATE")
+        _adopt(connection, study, path.parent)
+        connection.execute("COMMIT")
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise TimeloomError(f"{path}: cannot be used ({error}).") from error
+        raise
     return connection
 
 

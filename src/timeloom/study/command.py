@@ -207,17 +207,17 @@ def serve(args: list[str]) -> int:
         return 0
     password = check_auth(options.host, options.auth or os.environ.get("TIMELOOM_STUDY_AUTH"))
     try:
-        from timeloom.study import server
+        from timeloom.study.server import listen, make_app, run
     except ImportError as error:
         raise TimeloomError(INSTALL) from error
     study = read_study(options.study)
-    with server.listen(options.host, options.port) as listening, Store(options.study, study) as store:
+    with listen(options.host, options.port) as listening, Store(options.study, study) as store:
         port = listening.getsockname()[1]
         base = (options.url or f"http://{_shown(options.host)}:{port}").rstrip("/")
         links = write_links(options.study, store.do(Desk.links).result(), lambda token: f"{base}/r/{token}/")
         print(f"Serving {options.study} at http://{_shown(options.host)}:{port}/; stop with Ctrl-C.", flush=True)
         print(f"Raters' links, {base}/r/…, and completion codes: {links}", flush=True)
-        server.run(server.make_app(options.study, study, store, password), listening)
+        run(make_app(options.study, study, store, password), listening)
     return 0
 
 

@@ -82,7 +82,7 @@ def test_raters_who_fail_attention_or_hurry_are_left_out_with_the_reason(store, 
     report = make_report(study, store, RULES)
     (excluded,) = report["raters"]["excluded"]
     assert excluded["rater"] == "r0002" and excluded["votes"] == 24
-    assert excluded["reason"] == "0 of 2 answers on attention pairs right, fewer than 75%"
+    assert excluded["reason"] == "0 of 2 answers on attention pairs right, fewer than 75 %"
     assert report["votes"]["counted"] == 24 and report["votes"]["pairs_with_fewer"] == 24
     everyone = make_report(study, store, Rules(min_attention=0, resamples=200))
     assert not everyone["raters"]["excluded"] and everyone["votes"]["counted"] == 48

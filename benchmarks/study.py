@@ -167,7 +167,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--raters", type=int, default=50)
     parser.add_argument("--votes", type=int, default=2000)
     parser.add_argument(
-        "--pauses", type=float, nargs="+", default=[0.5, 0.0], help="seconds from an answer to the next vote"
+        "--pauses", type=float, nargs="+", default=[2.0, 0.5], help="seconds from an answer to the next vote"
     )
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args(args)

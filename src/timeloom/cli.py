@@ -31,6 +31,7 @@ VERBS = {
     "model": Verb("timeloom.model.command", "bring models from elsewhere, tell their size and cost, publish them"),
     "upscale": Verb("timeloom.upscale.command", "make a video or a picture four times larger"),
     "evaluate": Verb("timeloom.evaluate.command", "measure a model or videos by a protocol"),
+    "study": Verb("timeloom.study.command", "let people judge pairs of videos, and say what they prefer"),
 }
 
 ELSEWHERE = {

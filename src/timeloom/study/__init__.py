@@ -1,0 +1,1 @@
+"""People look, people judge: pairs of videos → votes → preference table."""

@@ -204,7 +204,7 @@ def main() -> None:
     rounds = []
     for _ in range(options.rounds):
         rounds.append({name: run_case(name, source) for name in CASES})
-        print(json.dumps({name: round(case["cpu_s"], 2) for name, case in rounds[-1].items()}))
+        print(json.dumps({name: round(case["cpu_s"], 2) for name, case in rounds[-1].items()}), flush=True)
     large = make_source(options.folder / "1080p-10.mp4", 1080, 10)
     memory = {
         name: run_case(name, large)["peak_mb"] for name in ("scan", "scan and clips at 256", "scan and smart cut")

@@ -112,6 +112,7 @@ def test_comparisons_are_those_whose_models_are_there():
             "shift": model("shift"),
             "attention": model("attention"),
             **{f"swap queries {q}": model("swap", queries=q) for q in ("none", "spatial", "temporal", "spatial_first")},
+            "swap window 4": model("swap", queries="spatial", window=4),
         }
     )
     pairs = {(found.first, found.second) for found in comparisons_of(everything)}
@@ -119,6 +120,7 @@ def test_comparisons_are_those_whose_models_are_there():
     assert ("swap queries spatial_first, videos", "shift, videos") in pairs
     assert ("swap queries temporal, videos", "swap queries none, videos") in pairs
     assert ("shift, images", f"{IMAGE_MODEL}, images") in pairs
+    assert not any("window" in name for pair in pairs for name in pair)  # who asks is not all that it differs in
     alone = comparisons_of(Group({"shift": model("shift")}))
     assert {(found.first, found.second) for found in alone} == {
         (f"shift, {kind}", f"shift taken out, {kind}") for kind in ("videos", "images")

@@ -50,6 +50,16 @@ def test_trainings_that_cannot_be_told_apart_are_refused(make_model, tmp_path):
         find_group([str(tmp_path)])
 
 
+def test_a_second_phase_goes_on_from_its_own_seeds_first(make_model, tmp_path):
+    for seed in (0, 1):
+        make_model(f"swap-{seed}", SWAP, recipe(seed, model={"unet": f"runs/first-{seed}/model"}))
+    group = find_group([str(tmp_path / f"swap-{seed}") for seed in (0, 1)])
+    assert [model.name for model in group.runs["swap"]] == ["swap-0", "swap-1"]
+    make_model("swap-2", SWAP, recipe(2, model={"unet": "runs/elsewhere/model"}))
+    with pytest.raises(TimeloomError, match="not by one recipe"):
+        find_group([str(tmp_path)])
+
+
 def test_a_folder_without_models_and_an_unknown_name_are_refused(tmp_path):
     with pytest.raises(TimeloomError, match="There is no model in"):
         find_group([str(tmp_path)])

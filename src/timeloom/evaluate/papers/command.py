@@ -43,7 +43,7 @@ class Options:
     title: str | None = None
     """Heading of the group on the page."""
     num_prompts: int = 64
-    """Prompts that each model makes a clip and an image for; 32 at least for intervals of all metrics."""
+    """Prompts that each model makes a clip and an image for; 40 at least for intervals of all metrics."""
     sampler: str = "ddpm"
     """ddpm, ddim, dpm-solver++ or unipc; the same for all models, as are steps and guidance."""
     steps: int = 50

@@ -17,7 +17,7 @@ from timeloom.evaluate.digits_metrics import DISTANCES_OF_IMAGES, DISTANCES_OF_V
 from timeloom.evaluate.intervals import student
 from timeloom.evaluate.metrics import METRICS
 from timeloom.evaluate.papers.cases import Judged
-from timeloom.evaluate.papers.models import IMAGE_MODEL, Group
+from timeloom.evaluate.papers.models import IMAGE_MODEL, Group, Model
 
 Interval = tuple[float, float]
 
@@ -93,10 +93,15 @@ def _beside(first: str, second: str, *claims: tuple[str, bool, str]) -> Comparis
 
 def _roles(group: Group) -> list[Comparison]:
     """Swap-CA's ablation, over models that differ in who asks alone."""
-    asks: dict[Any, str] = {}
-    for label, models in group.runs.items():
-        if models[0].mechanism == "swap":
-            asks.setdefault(models[0].options.get("queries"), label)
+    swap = group.first_of("swap")
+    if swap is None:
+        return []
+    usual = _but_queries(group.runs[swap][0])
+    asks = {
+        models[0].options.get("queries"): label
+        for label, models in group.runs.items()
+        if models[0].mechanism == "swap" and _but_queries(models[0]) == usual
+    }
     both = "VideoFactory: swapping the roles helps both"
     swapping = ((LIKENESS, True, both), (FVD, True, both))
     pairs: tuple[tuple[str, str, tuple[tuple[str, bool, str], ...]], ...] = (
@@ -109,6 +114,10 @@ def _roles(group: Group) -> list[Comparison]:
         for first, second, claims in pairs
         if first in asks and second in asks
     ]
+
+
+def _but_queries(model: Model) -> dict[str, Any]:
+    return {name: value for name, value in model.options.items() if name != "queries"}
 
 
 # Numbers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -96,10 +97,16 @@ def _find(source: str) -> tuple[list[Model], list[str]]:
     places = sorted(
         path.parent for depth in range(1, DEPTH + 1) for path in folder.glob("*/" * depth + INDEX) if path.is_file()
     )
-    whole = [_read(place, place.relative_to(folder).as_posix().removesuffix("/model")) for place in places]
+    whole = [_read(place, _name(place, folder)) for place in places]
     recipes = sorted(path.parent for depth in range(1, DEPTH) for path in folder.glob("*/" * depth + "recipe.json"))
     lacking = [f"{run}: no model yet" for run in recipes if not (run / "model" / INDEX).is_file()]
     return whole, lacking
+
+
+def _name(place: Path, folder: Path) -> str:
+    """A run's folder within `folder`, or the latter's own name where it is the run."""
+    within = place.relative_to(folder)
+    return folder.name if within == Path("model") else within.as_posix().removesuffix("/model")
 
 
 def _read(folder: Path, name: str) -> Model:
@@ -134,7 +141,11 @@ def _labelled(models: list[Model]) -> list[Model]:
 
 
 def _training(model: Model) -> Any:
-    """What decides a model beside chance; for one without a recipe, it stands for itself."""
+    """What decides a model beside chance; for one without a recipe, it stands for itself.
+
+    A second phase goes on from a first one of its own seed: folders that end in the seed count as one.
+    """
     if model.recipe is None:
         return model.sha256
-    return {name: value for name, value in model.recipe.items() if name not in MANNER}
+    decides = {name: value for name, value in model.recipe.items() if name not in MANNER}
+    return re.sub(rf"-{model.seed}(?=[/\"])", "-SEED", json.dumps(decides, sort_keys=True))

@@ -29,6 +29,7 @@ VERBS = {
     "data": Verb("timeloom.data.command", "look at a recipe's or a folder's clips, or encode them ahead of training"),
     "model": Verb("timeloom.model.command", "bring models from elsewhere, tell their size and cost, publish them"),
     "evaluate": Verb("timeloom.evaluate.command", "measure a model or videos by a protocol"),
+    "studio": Verb("timeloom.studio.command", "a web page to generate, compare and browse"),
 }
 
 ELSEWHERE = {("data", "cache"): "timeloom.train.cache_command"}

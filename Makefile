@@ -3,7 +3,7 @@
 #   make demo      set up, then make a few videos with the model that comes with the package
 #   make test      set up, then run every test
 #   make lint      set up, then check style and types
-#   make setup     only the set-up: .venv with the versions of constraints.txt
+#   make setup     only the set-up for the tests: .venv with the versions of constraints.txt
 #
 # PYTHON=python3.12 chooses another interpreter. On Linux, plain PyPI gives torch with CUDA (several GB); for the CPU
 # build set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds.
@@ -11,6 +11,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+READY := .venv/.ready-for-tests
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint
@@ -18,15 +20,20 @@ INSTALLED := .venv/.installed
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
-setup: $(INSTALLED)
+setup: $(READY)
 
 # torch goes first and alone, so that no other package's requirement can choose its version.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Timeloom needs Python 3.11 or newer; choose one with: make PYTHON=python3.11" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev,logging,lora]'
+	$(PIP) torch
+	$(PIP) -e .
+	@touch $@
+
+# What only tests and checks need: every extra that they try.
+$(READY): $(INSTALLED)
+	$(PIP) -e '.[curate,dev,logging,lora,ray,studio,study]'
 	@touch $@
 
 demo: $(INSTALLED)
@@ -37,10 +44,10 @@ demo: $(INSTALLED)
 	@echo "Three more videos are in demo/more, side by side in demo/more.png."
 	@echo "Asked for, a red seven that moves left: $(CURDIR)/demo/red-seven.mp4"
 
-test: $(INSTALLED)
+test: $(READY)
 	$(BIN)/python -m pytest -q --durations=10
 
-lint: $(INSTALLED)
+lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

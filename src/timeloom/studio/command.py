@@ -143,7 +143,7 @@ def _listen(options: Options) -> socket.socket:
     try:
         return socket.create_server((options.host, options.port), family=family)
     except OSError as error:
+        reason = str(error.strerror or error).partition(" (while")[0]
         raise TimeloomError(
-            f"Cannot listen on {options.host}, port {options.port} ({error.strerror or error}). "
-            "Choose another --port or --host."
+            f"Cannot listen on {options.host}, port {options.port} ({reason}). Choose another --port or --host."
         ) from error

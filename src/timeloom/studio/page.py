@@ -90,8 +90,8 @@ def _build_blocks(studio: Studio) -> Any:
         with gr.Tab("Compare"):
             _compare_tab(blocks, studio)
         if studio.shelf.names:
-            with gr.Tab("Browse"):
-                _browse_tab(studio)
+            with gr.Tab("Browse") as tab:
+                _browse_tab(tab, studio)
     return blocks
 
 
@@ -202,13 +202,13 @@ def _compare_tab(blocks: gr.Blocks, studio: Studio) -> None:
     blocks.load(watch, None, [board, cancel], **quiet)
 
 
-def _browse_tab(studio: Studio) -> None:
+def _browse_tab(tab: gr.Tab, studio: Studio) -> None:
     names = studio.shelf.names
     with gr.Row():
         folder = gr.Dropdown(names, value=names[0], label="Folder", min_width=160)
         group = gr.Dropdown([ALL], value=ALL, label="Which", min_width=160)
         page = gr.Number(value=1, minimum=1, precision=0, label="Page", min_width=100)
-        look = gr.Button("Look", variant="primary", min_width=100)
+        look = gr.Button("Look again", variant="primary", min_width=100)
     heading = gr.Markdown()
     board = gr.HTML(elem_id="shelf")
     opened = gr.State(None)
@@ -222,19 +222,18 @@ def _browse_tab(studio: Studio) -> None:
     def turn(key: Any, group: Any, page: Any) -> list[Any]:
         collection = studio.shelf.find(key)
         if collection is None:
-            return ["Press *Look* to open the folder.", ""]
+            return ["Press *Look again* to open the folder.", ""]
         numbers = collection.numbers(str(group))
         pages = max(1, -(-len(numbers) // PER_PAGE))
         first = (min(max(1, int(page or 1)), pages) - 1) * PER_PAGE
         with _told_to_visitor():
             items = [collection.item(number) for number in numbers[first : first + PER_PAGE]]
-        told = (
-            f"A {collection.kind}: {len(numbers)} of {collection.groups[ALL]}, page {first // PER_PAGE + 1} of {pages}."
-        )
+        told = f"{collection.kind.capitalize()}: {len(numbers)} of {collection.groups[ALL]}, "
+        told += f"page {first // PER_PAGE + 1} of {pages}."
         return [told, views.shelf(key, items)]
 
     quiet = {"show_progress": "minimal", "api_visibility": "private"}
-    gr.on([look.click, folder.input], open_folder, folder, [opened, group, page, heading, board], **quiet)
+    gr.on([tab.select, look.click, folder.input], open_folder, folder, [opened, group, page, heading, board], **quiet)
     gr.on([group.input, page.change], turn, [opened, group, page], [heading, board], **quiet)
 
 

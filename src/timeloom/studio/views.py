@@ -21,18 +21,18 @@ SHOWN_SETTINGS = {
     "negative_prompt": "negative prompt",
 }
 """Settings of a finished clip that are told, and what they are called."""
+SMALL_PX = 128
+"""Clips no wider than this show their pixels when they are enlarged."""
 
 
 def player(job: Job, clip: Clip, playing: str = "autoplay loop") -> str:
     """A finished clip, playing in a loop unless told otherwise; an image for a single frame."""
-    size = f'width="{clip.width}" height="{clip.height}"'
+    small = " tl-small" if clip.width <= SMALL_PX else ""
+    kind = f'class="tl-clip{small}" width="{clip.width}" height="{clip.height}"'
     label = html.escape(f"{job.request.prompt}, seed {job.request.seed}", quote=True)
     if clip.file.suffix == ".png":
-        return f'<img class="tl-clip" src="/clip/{job.token}" {size} alt="{label}">'
-    return (
-        f'<video class="tl-clip" src="/clip/{job.token}" {size} aria-label="{label}" '
-        f"{playing} muted playsinline></video>"
-    )
+        return f'<img {kind} src="/clip/{job.token}" alt="{label}">'
+    return f'<video {kind} src="/clip/{job.token}" aria-label="{label}" {playing} muted playsinline></video>'
 
 
 def progress(job: Job, ahead_of: Callable[[Job], int], playing: str = "autoplay loop") -> str:
@@ -49,7 +49,7 @@ def progress(job: Job, ahead_of: Callable[[Job], int], playing: str = "autoplay 
     if not job.steps:
         return '<p class="tl-note">Loading the model …</p>'
     picture = base64.b64encode(job.preview).decode()
-    look = f'<img class="tl-clip" src="data:image/jpeg;base64,{picture}" alt="preview">' if job.preview else ""
+    look = f'<img class="tl-clip tl-small" src="data:image/jpeg;base64,{picture}" alt="preview">' if job.preview else ""
     return (
         f'{look}<progress max="{job.steps}" value="{job.step}" aria-label="denoising"></progress>'
         f'<p class="tl-note">Step {job.step} of {job.steps}</p>'

@@ -111,12 +111,12 @@ def _generate_tab(blocks: gr.Blocks, studio: Studio) -> None:
                 cancel = gr.Button("Cancel", variant="stop", min_width=120, interactive=False)
             with gr.Row():
                 model = gr.Dropdown(studio.models, value=studio.models[0], label="Model", min_width=140)
-                seed = gr.Number(label="Seed (blank: any)", value=0, precision=0, minimum=0, min_width=140)
+                seed = gr.Textbox("0", label="Seed", placeholder="any", max_lines=1, max_length=40, min_width=140)
             with gr.Accordion("Settings; blank means the model's own", open=False):
                 negative = gr.Textbox(label="Negative prompt", max_length=limits.max_prompt)
                 with gr.Row():
                     steps = _number(f"Steps, 1–{limits.max_steps}")
-                    guidance = _number("Guidance; 1 is off", precision=None)
+                    guidance = _number("Guidance; 1 is off")
                     frames = _number(f"Frames, 1–{limits.max_frames}; 1 is an image")
                     sampler = gr.Dropdown(["", *SAMPLERS], value="", label="Sampler", min_width=140)
                     height = _number(f"Height, to {limits.max_side} pixels")
@@ -237,8 +237,9 @@ def _browse_tab(tab: gr.Tab, studio: Studio) -> None:
     gr.on([group.input, page.change], turn, [opened, group, page], [heading, board], **quiet)
 
 
-def _number(label: str, precision: int | None = 0) -> Any:
-    return gr.Number(label=label, value=None, precision=precision, min_width=140)
+def _number(label: str) -> gr.Textbox:
+    """A field for a number that may be left blank; Gradio's own turns blanks into zeros."""
+    return gr.Textbox(label=label, placeholder="the model's", max_lines=1, max_length=40, min_width=140)
 
 
 def _visit(studio: Studio, request: gr.Request) -> Session:

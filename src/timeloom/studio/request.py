@@ -118,9 +118,10 @@ def describe(request: ClipRequest, names: Collection[str]) -> str:
     return ", ".join(words)
 
 
-def form_values(request: ClipRequest) -> dict[str, Any]:
-    """A request as the values of the form that asks for it."""
-    return {field.name: getattr(request, field.name) for field in fields(request)}
+def form_values(request: ClipRequest) -> dict[str, str]:
+    """A request as the texts of the form that asks for it, blank for what is the model's own."""
+    values = {field.name: getattr(request, field.name) for field in fields(request)}
+    return {name: "" if value is None else str(value) for name, value in values.items()}
 
 
 def _several(value: Any) -> list[Any]:

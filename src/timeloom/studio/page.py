@@ -207,34 +207,38 @@ def _browse_tab(tab: gr.Tab, studio: Studio) -> None:
     with gr.Row():
         folder = gr.Dropdown(names, value=names[0], label="Folder", min_width=160)
         group = gr.Dropdown([ALL], value=ALL, label="Which", min_width=160)
-        page = gr.Number(value=1, minimum=1, precision=0, label="Page", min_width=100)
         look = gr.Button("Look again", variant="primary", min_width=100)
     heading = gr.Markdown()
     board = gr.HTML(elem_id="shelf")
-    opened = gr.State(None)
+    with gr.Row():
+        back = gr.Button("Back", min_width=100)
+        on = gr.Button("On", min_width=100)
+    opened, page = gr.State(None), gr.State(0)
 
     def open_folder(name: Any) -> list[Any]:
         with _told_to_visitor():
             key, collection = studio.shelf.open(str(name))
         choices = [(f"{group} ({count})", group) for group, count in collection.groups.items()]
-        return [key, gr.Dropdown(choices, value=ALL), 1, *turn(key, ALL, 1)]
+        return [key, gr.Dropdown(choices, value=ALL), *turn(key, ALL, 0)]
 
-    def turn(key: Any, group: Any, page: Any) -> list[Any]:
+    def turn(key: Any, group: Any, page: int) -> list[Any]:
         collection = studio.shelf.find(key)
         if collection is None:
-            return ["Press *Look again* to open the folder.", ""]
+            return [0, "Press *Look again* to open the folder.", ""]
         numbers = collection.numbers(str(group))
-        pages = max(1, -(-len(numbers) // PER_PAGE))
-        first = (min(max(1, int(page or 1)), pages) - 1) * PER_PAGE
+        last = max(0, (len(numbers) - 1) // PER_PAGE)
+        page = min(max(0, page), last)
         with _told_to_visitor():
-            items = [collection.item(number) for number in numbers[first : first + PER_PAGE]]
-        told = f"{collection.kind.capitalize()}: {len(numbers)} of {collection.groups[ALL]}, "
-        told += f"page {first // PER_PAGE + 1} of {pages}."
-        return [told, views.shelf(key, items)]
+            items = [collection.item(number) for number in numbers[page * PER_PAGE :][:PER_PAGE]]
+        told = f"{collection.kind.capitalize()}: {len(numbers)} of {collection.groups[ALL]}, page {page + 1} of {last + 1}."
+        return [page, told, views.shelf(key, items)]
 
     quiet = {"show_progress": "minimal", "api_visibility": "private"}
-    gr.on([tab.select, look.click, folder.input], open_folder, folder, [opened, group, page, heading, board], **quiet)
-    gr.on([group.input, page.change], turn, [opened, group, page], [heading, board], **quiet)
+    shown = [page, heading, board]
+    gr.on([tab.select, look.click, folder.input], open_folder, folder, [opened, group, *shown], **quiet)
+    group.input(lambda key, group: turn(key, group, 0), [opened, group], shown, **quiet)
+    back.click(lambda key, group, page: turn(key, group, page - 1), [opened, group, page], shown, **quiet)
+    on.click(lambda key, group, page: turn(key, group, page + 1), [opened, group, page], shown, **quiet)
 
 
 def _number(label: str) -> gr.Textbox:

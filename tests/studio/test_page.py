@@ -31,7 +31,7 @@ class Page:
         self.until(lambda: self.button("Generate"))
         return self
 
-    def until(self, condition, seconds=60):
+    def until(self, condition, seconds=180):
         from selenium.common.exceptions import StaleElementReferenceException
         from selenium.webdriver.support.ui import WebDriverWait
 

@@ -230,7 +230,8 @@ def _browse_tab(tab: gr.Tab, studio: Studio) -> None:
         page = min(max(0, page), last)
         with _told_to_visitor():
             items = [collection.item(number) for number in numbers[page * PER_PAGE :][:PER_PAGE]]
-        told = f"{collection.kind.capitalize()}: {len(numbers)} of {collection.groups[ALL]}, page {page + 1} of {last + 1}."
+        told = f"{collection.kind.capitalize()}: {len(numbers)} of {collection.groups[ALL]}"
+        told += f", page {page + 1} of {last + 1}."
         return [page, told, views.shelf(key, items)]
 
     quiet = {"show_progress": "minimal", "api_visibility": "private"}

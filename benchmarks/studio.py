@@ -62,7 +62,7 @@ def find_events(visitor: Visitor) -> tuple[int, int]:
     """The events that ask for a clip, and that follow it, by what they take and show."""
     config = json.loads(visitor.get("/config"))
     history = next(part["id"] for part in config["components"] if part["props"].get("elem_id") == "history")
-    ask = next(event["id"] for event in config["dependencies"] if len(event["inputs"]) == 10)
+    ask = next(event["id"] for event in config["dependencies"] if len(event["inputs"]) == 11)
     follow = next(event["id"] for event in config["dependencies"] if history in event["outputs"])
     return ask, follow
 
@@ -105,7 +105,7 @@ def measure(clips: int, steps: int, frames: int) -> dict[str, Any]:
         memory, seconds = [], []
         for seed in range(clips):
             began = time.perf_counter()
-            visitor.call(ask, [PROMPT, "", "digits-shift", str(seed), str(steps), "", str(frames), "", "", ""])
+            visitor.call(ask, [PROMPT, "", "digits-shift", str(seed), str(steps), "", str(frames), "", "", "", False])
             shown = visitor.call(follow, [])
             assert "/clip/" in str(shown), shown
             seconds.append(time.perf_counter() - began)

@@ -28,12 +28,17 @@ VERBS = {
     "train": Verb("timeloom.train.command", "train what a recipe describes, or go on where it stopped"),
     "data": Verb("timeloom.data.command", "look at a recipe's or a folder's clips, or encode them ahead of training"),
     "model": Verb("timeloom.model.command", "bring models from elsewhere, tell their size and cost, publish them"),
+    "upscale": Verb("timeloom.upscale.command", "make a video or a picture four times larger"),
     "evaluate": Verb("timeloom.evaluate.command", "measure a model or videos by a protocol"),
     "studio": Verb("timeloom.studio.command", "a web page to generate, compare and browse"),
 }
 
-ELSEWHERE = {("data", "cache"): "timeloom.train.cache_command"}
-"""Commands that need more than the room of their verb may know."""
+ELSEWHERE = {
+    ("data", "cache"): "timeloom.train.cache_command",
+    ("data", "degrade"): "timeloom.train.degrade_command",
+    ("evaluate", "upscaler"): "timeloom.evaluate.upscaler_command",
+}
+"""Commands of a verb that are another module's, some because they need more than the verb's room may know."""
 
 EXIT_ERROR = 1
 EXIT_BAD_INPUT = 2

@@ -54,6 +54,15 @@ def test_a_single_frame_is_an_image(engine, tmp_path):
     assert clip.file.name == "token.png"
 
 
+def test_an_upscaled_clip_is_the_one_that_the_command_makes(engine, tmp_path):
+    clip = engine.make(ClipRequest(**{**vars(REQUEST), "upscale": True}), tmp_path, "large", pass_by)
+    assert (clip.width, clip.height, clip.settings["upscaler"]) == (256, 256, "digits-upscaler")
+    words = [REQUEST.prompt, "--seed", "3", "--steps", "2", "--frames", "4", "--device", "cpu", "--quiet", "--upscale"]
+    assert cli.main(["generate", *words, "--output", str(tmp_path / "command.mp4")]) == 0
+    assert np.array_equal(read_video(clip.file), read_video(tmp_path / "command.mp4"))
+    assert engine.make(REQUEST, tmp_path, "small", pass_by).width == 64
+
+
 def test_one_model_is_in_memory_at_a_time(engine, tmp_path):
     import weakref
 

@@ -27,7 +27,7 @@ def test_blank_means_the_models_own():
 
 
 def test_a_form_and_its_request_are_the_same_thing():
-    request = ClipRequest("a red seven", "other", "blue", 5, 4, 2.5, "ddim", 8, 32, 64)
+    request = ClipRequest("a red seven", "other", "blue", 5, 4, 2.5, "ddim", 8, 32, 64, True)
     assert read_request(form_values(request), MODELS, LIMITS) == request
 
 

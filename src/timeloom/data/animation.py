@@ -40,7 +40,7 @@ class AnimationMovie:
     """
 
     def __init__(self, path: Path, content: bytes | None = None) -> None:
-        self.path = path
+        self.path, self.first_s = path, Fraction(0)
         try:
             self._image = Image.open(path if content is None else io.BytesIO(content))
         except DAMAGE as error:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 USAGE = """usage: timeloom data view SOURCE --output contact.png      draw what a network will see of some clips
        timeloom data cache RECIPE [--check]                 encode clips and captions ahead of training
+       timeloom data degrade RECIPE                         draw what an upscaler learns from
 (each has --help)"""
 SHOWN = 1000
 """Characters of a caption on the sheet."""
@@ -51,7 +52,7 @@ def main(args: list[str]) -> int:
     """Run `timeloom data view`."""
     if args[:1] != ["view"]:
         if args and not args[0].startswith("-"):
-            raise unknown_name("data command", args[0], ["view", "cache"])
+            raise unknown_name("data command", args[0], ["view", "cache", "degrade"])
         print(USAGE)
         return 0 if args else 2
     options = parse(ViewOptions, args[1:], prog="timeloom data view")

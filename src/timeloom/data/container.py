@@ -79,7 +79,7 @@ class ContainerMovie:
             width=self._displayed[1],
             height=self._displayed[0],
             fps=float(1 / self.interval_s),
-            duration_s=float(self._end() - self._first),
+            duration_s=float(self._end() - self.first_s),
             num_frames=self._count(),
             codec=self._stream.codec_context.name,
         )
@@ -89,7 +89,7 @@ class ContainerMovie:
         time = Fraction(0)
         for frame in self._deinterlaced(decoded):
             if frame.pts is not None:
-                time = frame.pts * _time_base(frame) - self._first
+                time = frame.pts * _time_base(frame) - self.first_s
             duration = frame.duration * _time_base(frame) if frame.duration else self.interval_s
             yield TimedFrame(float(time), float(duration), partial(self._draw, frame))
             time += duration
@@ -114,7 +114,7 @@ class ContainerMovie:
         """Take clock, rate, shape and turn from the stream and its first frame."""
         stream = self._stream
         self.tick_s = Fraction(stream.time_base) if stream.time_base else _time_base(first)
-        self._first = (first.pts or 0) * _time_base(first)
+        self.first_s = (first.pts or 0) * _time_base(first)
         rate = stream.average_rate or stream.guessed_rate or stream.base_rate
         self.interval_s = 1 / Fraction(rate) if rate else Fraction(first.duration or 1) * _time_base(first)
         aspect = Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)
@@ -141,10 +141,10 @@ class ContainerMovie:
         """Frames from the keyframe before `start_s`; from the first one where that is near or seeking fails."""
         if start_s <= WORTH_SEEKING_S:
             return self._from_beginning
-        if self._seek(self._first + Fraction(start_s)):
+        if self._seek(self.first_s + Fraction(start_s)):
             frames = self._decode()
             frame = next(frames, None)
-            if frame is not None and frame.pts is not None and frame.pts * _time_base(frame) - self._first <= start_s:
+            if frame is not None and frame.pts is not None and frame.pts * _time_base(frame) - self.first_s <= start_s:
                 return chain([frame], frames)
         self._reopen()
         return self._decode()
@@ -201,12 +201,12 @@ class ContainerMovie:
             length: Fraction | None = self._stream.duration * self.tick_s
         else:
             length = Fraction(self._container.duration, av.time_base) if self._container.duration else None
-        if length is not None and self._seek(self._first + length):
+        if length is not None and self._seek(self.first_s + length):
             end = self._last_packet_end()
             if end is not None:
                 return end
         self._reopen()
-        return self._last_packet_end() or self._first + self.interval_s
+        return self._last_packet_end() or self.first_s + self.interval_s
 
     def _last_packet_end(self) -> Fraction | None:
         ends = [

@@ -12,6 +12,7 @@ import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -116,15 +117,36 @@ class Scene:
 @functools.lru_cache(maxsize=1)
 def scans() -> tuple[Tensor, NDArray[np.int64]]:
     """scikit-learn's 1,797 scans, smoothly enlarged: coverage (1797, 50, 50) in [0, 1], and their digits."""
+    inks, digits = _inks()
+    return _enlarged(inks, 1), digits
+
+
+@functools.lru_cache(maxsize=1)
+def _inks() -> tuple[Tensor, NDArray[np.int64]]:
+    """The scans as they are, with an empty pixel around: (1797, 10, 10) in [0, 1], and their digits."""
     import torch
     import torch.nn.functional as F
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    small = F.pad(torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16, (1, 1, 1, 1))
-    large = F.interpolate(small, size=(SCAN_SIDE, SCAN_SIDE), mode="bicubic", align_corners=False)[:, 0]
-    edge = ((large - 0.35) / 0.35).clamp(0, 1)  # ink with a soft rim
-    return edge * edge * (3 - 2 * edge), bunch.target
+    return F.pad(torch.tensor(bunch.images, dtype=torch.float32) / 16, (1, 1, 1, 1)), bunch.target
+
+
+def _enlarged(inks: Tensor, times: int) -> Tensor:
+    """(N, 10, 10) scans, smoothly enlarged to `times` SCAN_SIDE, their rim as narrow in the larger pixels."""
+    import torch.nn.functional as F
+
+    side = times * SCAN_SIDE
+    large = F.interpolate(inks[:, None], size=(side, side), mode="bicubic", align_corners=False)[:, 0]
+    low, high = 0.525 - 0.175 / times, 0.35 / times
+    edge = ((large - low) / high).clamp(0, 1)  # ink with a soft rim
+    return edge * edge * (3 - 2 * edge)
+
+
+def _glyph(scan: int, height: int, width: int) -> Tensor:
+    """How a scan covers its box, (side, side) in [0, 1]; frames larger than SIDE get finer ones, not larger pixels."""
+    times = ceil(min(height, width) / SIDE)
+    return scans()[0][scan] if times <= 1 else _enlarged(_inks()[0][scan : scan + 1], times)[0]
 
 
 @functools.lru_cache(maxsize=3)
@@ -287,7 +309,7 @@ def _cover(scene: Scene, phase: NDArray[np.float64], height: int, width: int) ->
     grid = torch.empty(len(phase), height, width, 2)  # each pixel's place in the scan's [-1, 1] box
     torch.add((cos * across)[:, None, :], (sin * down)[:, :, None], out=grid[..., 0])
     torch.add((-sin * across)[:, None, :], (cos * down)[:, :, None], out=grid[..., 1])
-    glyph = scans()[0][scene.scan].expand(len(phase), 1, SCAN_SIDE, SCAN_SIDE)
+    glyph = _glyph(scene.scan, height, width).expand(len(phase), 1, -1, -1)
     return F.grid_sample(glyph, grid, mode="bilinear", padding_mode="zeros", align_corners=False)[:, 0]
 
 

@@ -62,6 +62,8 @@ class Movie(Protocol):
     """Average time from one frame to the next."""
     tick_s: Fraction
     """Resolution of the file's clock."""
+    first_s: Fraction
+    """When the first frame is shown, on the file's clock."""
 
     def probe(self) -> VideoInfo: ...
 

@@ -53,7 +53,7 @@ def read_video(
     size = None if height is None or width is None else (height, width)
     if (size is None and height != width) or (size is not None and min(size) < 1):
         raise ValueError(f"give height and width together, each at least 1; not height={height}, width={width}")
-    with closing(_open(path)) as movie:
+    with closing(open_movie(path)) as movie:
         name = path.path if isinstance(path, Packed) else Path(path)
         if fps is None:
             images = _consecutive(movie, name, start_s, num_frames, size)
@@ -67,7 +67,7 @@ def probe_video(path: Media) -> VideoInfo:
 
     Raises: TimeloomError, naming the file, where it is missing, no video, or cut short.
     """
-    with closing(_open(path)) as movie:
+    with closing(open_movie(path)) as movie:
         return movie.probe()
 
 
@@ -76,7 +76,7 @@ def read_metadata(path: Media) -> dict[str, str]:
 
     Raises: TimeloomError, naming the file, where it cannot be opened.
     """
-    with closing(_open(path)) as movie:
+    with closing(open_movie(path)) as movie:
         tags = movie.tags()
     comments = [value for key, value in tags.items() if key.lower() == "comment"]
     try:
@@ -86,7 +86,8 @@ def read_metadata(path: Media) -> dict[str, str]:
     return {str(key): str(value) for key, value in stored.items()} if isinstance(stored, dict) else tags
 
 
-def _open(media: Media) -> Movie:
+def open_movie(media: Media) -> Movie:
+    """The file, opened and its first frame decoded; who asks closes it. Raises as `read_video` does."""
     if isinstance(media, Packed):
         if not media.content:
             raise TimeloomError(f"{media.path}: is empty (0 bytes).")

@@ -15,19 +15,23 @@ The same input gives the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import struct
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
+from av.container import OutputContainer
 from av.video.reformatter import Colorspace, Interpolation
+from av.video.stream import VideoStream
 from PIL import GifImagePlugin, Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -101,12 +105,23 @@ def replace_file(path: Path, content: bytes) -> None:
 
     Raises: TimeloomError naming the path where the folder or the disk refuses.
     """
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, or by its `name`, that takes the place of `path` at the end; after an error nothing is left.
+
+    Raises: TimeloomError naming the path where the folder or the disk refuses.
+    """
     unfinished: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=".part")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+        os.close(descriptor)
+        with open(unfinished, "wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(unfinished, 0o666 & ~_umask())
@@ -166,22 +181,33 @@ def _encode_mp4(frames: Frames, rate: Fraction, text: str) -> bytes:
     room = 8192 + 64 * count + 2 * len(text)
     with av.open(target, "w", format="mp4", options={"moov_size": str(room)}) as container:
         container.metadata["comment"] = text
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "14", "preset": "medium"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        context = stream.codec_context
-        context.thread_count = 1  # the same bytes on every machine
-        context.colorspace = context.color_primaries = context.color_trc = BT709
-        context.color_range = LIMITED_RANGE
+        stream = add_h264(container, rate, height, width)
         for index, image in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(
-                format="yuv420p",
-                dst_colorspace=Colorspace.ITU709,
-                interpolation=Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP,
-            )
+            frame = as_yuv420p(image)
             frame.pts, frame.time_base = index, 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return target.getvalue()
+
+
+def add_h264(container: OutputContainer, rate: Fraction, height: int, width: int) -> VideoStream:
+    """The H.264 stream of every mp4 that we write."""
+    stream = container.add_stream("libx264", rate=rate, options={"crf": "14", "preset": "medium"})
+    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+    context = stream.codec_context
+    context.thread_count = 1  # the same bytes on every machine
+    context.colorspace = context.color_primaries = context.color_trc = BT709
+    context.color_range = LIMITED_RANGE
+    return stream
+
+
+def as_yuv420p(image: Frames) -> av.VideoFrame:
+    """An image, uint8 (H, W, 3), as the frame that `add_h264`'s stream takes; its time is to be set."""
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(
+        format="yuv420p",
+        dst_colorspace=Colorspace.ITU709,
+        interpolation=Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP,
+    )
 
 
 def _encode_gif(frames: Frames, rate: Fraction, text: str) -> bytes:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from timeloom.generate.pipeline import StepCallback, TextToVideoPipeline
+    from timeloom.upscaler import Upscaler
 
 EXIT_INTERRUPTED = 130
 CLIPS_ON_A_SHEET = 64
@@ -48,6 +49,10 @@ class Options:
     """How much of the adapter; 0 leaves the weights as they are."""
     without_temporal: bool = False
     """Take the temporal mechanism out, so that no frame sees another: the paper's ablation."""
+    upscale: bool = False
+    """Make the frames larger once they are decoded, with --upscaler."""
+    upscaler: str = "digits-upscaler"
+    """A model of the zoo that makes frames larger, a model folder, or a file of RCAN weights."""
     negative_prompt: str = ""
     """What guidance leads away from."""
     seed: int = 0
@@ -107,9 +112,10 @@ def main(args: list[str]) -> int:
     settings: dict[str, Any] = {}
     if plan.jobs:
         pipe = load_pipeline(options)
+        upscaler = load_upscaler(pipe, options)
         settings = clip_settings(pipe, options)
         outputs.require_rate(plan.jobs[0].path, settings["fps"])
-        _run(pipe, options, plan.jobs, settings, result)
+        _run(pipe, upscaler, options, plan.jobs, settings, result)
     _report(options, plan, result, settings, time.perf_counter() - started)
     return EXIT_INTERRUPTED if result.interrupted else 0
 
@@ -172,6 +178,15 @@ def load_pipeline(options: Options) -> TextToVideoPipeline:
     return pipe
 
 
+def load_upscaler(pipe: TextToVideoPipeline, options: Options) -> Upscaler | None:
+    """What makes the frames larger, on the pipeline's device and in its numbers."""
+    if not options.upscale:
+        return None
+    from timeloom.upscaler import Upscaler
+
+    return Upscaler.from_pretrained(options.upscaler, pipe.device, pipe.dtype)
+
+
 def clip_settings(pipe: TextToVideoPipeline, options: Options) -> dict[str, Any]:
     """All that decides what the clips look like, the model's defaults filled in: metadata of every file."""
     from timeloom import __version__
@@ -184,6 +199,7 @@ def clip_settings(pipe: TextToVideoPipeline, options: Options) -> dict[str, Any]
         "model": options.model,
         **({"adapter": str(options.adapter), "adapter_scale": options.adapter_scale} if options.adapter else {}),
         **({"without_temporal": True} if options.without_temporal else {}),
+        **({"upscaler": options.upscaler} if options.upscale else {}),
         "negative_prompt": options.negative_prompt,
         "num_frames": chosen(options.frames, "num_frames"),
         "height": chosen(options.height, "height"),
@@ -198,7 +214,12 @@ def clip_settings(pipe: TextToVideoPipeline, options: Options) -> dict[str, Any]
 
 
 def _run(
-    pipe: TextToVideoPipeline, options: Options, jobs: list[outputs.Job], settings: dict[str, Any], result: Result
+    pipe: TextToVideoPipeline,
+    upscaler: Upscaler | None,
+    options: Options,
+    jobs: list[outputs.Job],
+    settings: dict[str, Any],
+    result: Result,
 ) -> None:
     """Make the clips and write each as soon as it is there, so that what is finished stays, whatever happens."""
     from rich.console import Console
@@ -213,7 +234,7 @@ def _run(
             for start in range(0, len(jobs), options.batch_size):
                 batch = jobs[start : start + options.batch_size]
                 began = time.perf_counter()
-                clips = sample(pipe, options, batch, settings)
+                clips = sample(pipe, upscaler, options, batch, settings)
                 result.sampling_s += time.perf_counter() - began
                 for job, clip in zip(batch, clips, strict=True):
                     write_clip(job, clip, settings, options.overwrite)
@@ -232,6 +253,7 @@ def _run(
 
 def sample(
     pipe: TextToVideoPipeline,
+    upscaler: Upscaler | None,
     options: Options,
     batch: list[outputs.Job],
     settings: dict[str, Any],
@@ -245,6 +267,7 @@ def sample(
             seeds=[job.seed for job in batch],
             decode_chunk_size=options.decode_chunk,
             callback_on_step_end=on_step,
+            upscaler=upscaler,
             **{
                 name: settings[name]
                 for name in ("num_frames", "height", "width", "num_inference_steps", "guidance_scale")

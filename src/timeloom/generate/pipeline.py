@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin
+from einops import rearrange
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -26,6 +27,7 @@ from timeloom.generate import model_folder, prompts
 from timeloom.generate.schedulers import make_scheduler, scheduler_name, step_arguments
 from timeloom.model_files import load_tokenizer, quiet_libraries, text_encoder_of
 from timeloom.models.unet import VideoUNet
+from timeloom.upscaler import Upscaler, to_bytes
 
 MAX_FRAMES = 1024
 OUTPUT_TYPES = ("np", "latent")
@@ -181,6 +183,7 @@ class TextToVideoPipeline(DiffusionPipeline):
         output_type: str = "np",
         callback_on_step_end: StepCallback | None = None,
         decode_chunk_size: int = 16,
+        upscaler: Upscaler | None = None,
     ) -> VideoOutput:
         """Make one clip for each prompt. Arguments left at None take the model's own defaults.
 
@@ -198,6 +201,7 @@ class TextToVideoPipeline(DiffusionPipeline):
             callback_on_step_end: called as (pipeline, step, timestep, {"latents": ...}) after each step; "latents" in
                 the dictionary that it returns go on in place of ours.
             decode_chunk_size: frames that are decoded at once; fewer need less memory.
+            upscaler: makes the decoded frames larger, on its own device.
 
         Raises:
             NonFiniteError: latents or pixels are not finite; says at which step.
@@ -223,7 +227,7 @@ class TextToVideoPipeline(DiffusionPipeline):
             raise TimeloomError(f"The latents have shape {tuple(latents.shape)}, not {(len(texts), *shape)}.")
         text_BLD = self.encode_text([*negatives, *texts] if guidance > 1 else texts)
         latents = self._denoise(latents, text_BLD, steps, guidance, generators, callback_on_step_end)
-        frames = latents if output_type == "latent" else self.decode(latents, decode_chunk_size)
+        frames = latents if output_type == "latent" else self.decode(latents, decode_chunk_size, upscaler)
         self.maybe_free_model_hooks()
         return VideoOutput(frames, seeds, self.config.fps)
 
@@ -238,8 +242,9 @@ class TextToVideoPipeline(DiffusionPipeline):
         ).input_ids
         return self.text_encoder(tokens.to(self._execution_device)).last_hidden_state
 
-    def decode(self, latents: Tensor, chunk_size: int = 16) -> np.ndarray:
-        """Latents (B, F, C, H, W) of the U-Net become uint8 pixels (B, F, H, W, 3), `chunk_size` frames at once.
+    def decode(self, latents: Tensor, chunk_size: int = 16, upscaler: Upscaler | None = None) -> np.ndarray:
+        """Latents (B, F, C, H, W) of the U-Net become uint8 pixels (B, F, H, W, 3), `chunk_size` frames at once, larger
+        with an `upscaler`.
 
         Raises:
             NonFiniteError: pixels that are not finite.
@@ -252,9 +257,9 @@ class TextToVideoPipeline(DiffusionPipeline):
         for chunk in latents_NCHW.to(self.vae.dtype).split(chunk_size):
             pixels = self.vae.decode(chunk).sample.float()
             _require_finite(pixels, "pixels", "while decoding")
-            pixels = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-            chunks.append(pixels.permute(0, 2, 3, 1).cpu())
-        return torch.cat(chunks).unflatten(0, latents.shape[:2]).numpy()
+            images = (pixels / 2 + 0.5).clamp(0, 1)
+            chunks.append(to_bytes(images if upscaler is None else upscaler(images)))
+        return rearrange(np.concatenate(chunks), "(b f) h w c -> b f h w c", f=latents.shape[1])
 
     def _denoise(
         self,

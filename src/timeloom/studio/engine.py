@@ -19,6 +19,7 @@ from timeloom.studio.request import ClipRequest
 
 if TYPE_CHECKING:
     from timeloom.generate.pipeline import TextToVideoPipeline
+    from timeloom.upscaler import Upscaler
 
 
 class ModelEngine:
@@ -39,6 +40,7 @@ class ModelEngine:
         self.loaded: str | None = None
         self._pipe: TextToVideoPipeline | None = None
         self._own_scheduler: Any = None
+        self._upscaler: Upscaler | None = None
 
     def prepare(self, model: str) -> None:
         """Load a model ahead of the first clip. One that cannot be loaded says why when a clip asks for it."""
@@ -61,12 +63,13 @@ class ModelEngine:
             settings = {**command.clip_settings(pipe, options), "model": request.model}
             suffix = ".png" if settings["num_frames"] == 1 else ".mp4"
             job = Job(request.prompt, request.seed, folder / f"{token}{suffix}")
-            frames = command.sample(pipe, options, [job], settings, _watch(on_step, settings["num_inference_steps"]))[0]
+            told = _watch(on_step, settings["num_inference_steps"])
+            frames = command.sample(pipe, self._find_upscaler(pipe, options), options, [job], settings, told)[0]
         command.write_clip(job, frames, settings)
-        told = {"prompt": request.prompt, "seed": request.seed, **settings}
+        stored = {"prompt": request.prompt, "seed": request.seed, **settings}
         return Clip(
             file=job.path,
-            settings={name: str(value) for name, value in told.items()},
+            settings={name: str(value) for name, value in stored.items()},
             width=frames.shape[2],
             height=frames.shape[1],
             seconds=time.perf_counter() - began,
@@ -84,6 +87,7 @@ class ModelEngine:
             steps=request.steps,
             guidance=request.guidance,
             sampler=request.sampler,
+            upscale=request.upscale,
             precision=self._precision,
             device=self._device,
         )
@@ -104,10 +108,16 @@ class ModelEngine:
 
         pipe.scheduler = self._own_scheduler if sampler is None else make_scheduler(sampler, self._own_scheduler.config)
 
+    def _find_upscaler(self, pipe: TextToVideoPipeline, options: command.Options) -> Upscaler | None:
+        """What makes frames larger, where the clip asks for it; loaded once for each model."""
+        if options.upscale and self._upscaler is None:
+            self._upscaler = command.load_upscaler(pipe, options)
+        return self._upscaler if options.upscale else None
+
     def _let_go(self) -> None:
         import torch
 
-        self._pipe, self.loaded = None, None
+        self._pipe, self._upscaler, self.loaded = None, None, None
         gc.collect()
         if torch.accelerator.is_available():
             torch.accelerator.empty_cache()

@@ -28,7 +28,19 @@ from timeloom.studio.studio import Studio
 
 LOOK_EVERY_S = 0.25
 PER_PAGE = 12
-FORM = ("prompt", "negative_prompt", "model", "seed", "steps", "guidance", "frames", "sampler", "height", "width")
+FORM = (
+    "prompt",
+    "negative_prompt",
+    "model",
+    "seed",
+    "steps",
+    "guidance",
+    "frames",
+    "sampler",
+    "height",
+    "width",
+    "upscale",
+)
 COMPARED = ("prompt", "negative_prompt", "model", "seed", "steps", "guidance", "sampler", "frames")
 ON_CLICK = """element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-action]');
@@ -121,11 +133,12 @@ def _generate_tab(blocks: gr.Blocks, studio: Studio) -> None:
                     sampler = gr.Dropdown(["", *SAMPLERS], value="", label="Sampler", min_width=140)
                     height = _number(f"Height, to {limits.max_side} pixels")
                     width = _number(f"Width, to {limits.max_side} pixels")
+                upscale = gr.Checkbox(label="Upscale: make the frames larger at the end")
         with gr.Column(scale=3, min_width=300):
             result = gr.HTML(elem_id="result")
     gr.Markdown("## History")
     history = gr.HTML(js_on_load=ON_CLICK, elem_id="history")
-    form = [prompt, negative, model, seed, steps, guidance, frames, sampler, height, width]
+    form = [prompt, negative, model, seed, steps, guidance, frames, sampler, height, width, upscale]
     shown = [result, history, cancel]
 
     def show(session: Session) -> list[Any]:

@@ -54,6 +54,8 @@ class ClipRequest:
     frames: int | None = None
     height: int | None = None
     width: int | None = None
+    upscale: bool = False
+    """Make the frames larger once they are decoded."""
 
     def with_seed(self, seed: int) -> ClipRequest:
         return replace(self, seed=seed)
@@ -80,6 +82,7 @@ def read_request(values: Mapping[str, Any], models: Collection[str], limits: Lim
         frames=_whole("frames", values, 1, limits.max_frames),
         height=_whole("height", values, 8, limits.max_side),
         width=_whole("width", values, 8, limits.max_side),
+        upscale=values.get("upscale") is True,
     )
 
 
@@ -118,10 +121,13 @@ def describe(request: ClipRequest, names: Collection[str]) -> str:
     return ", ".join(words)
 
 
-def form_values(request: ClipRequest) -> dict[str, str]:
-    """A request as the texts of the form that asks for it, blank for what is the model's own."""
+def form_values(request: ClipRequest) -> dict[str, str | bool]:
+    """A request as the texts and ticks of the form that asks for it, blank for what is the model's own."""
     values = {field.name: getattr(request, field.name) for field in fields(request)}
-    return {name: "" if value is None else str(value) for name, value in values.items()}
+    return {
+        name: value if isinstance(value, bool) else "" if value is None else str(value)
+        for name, value in values.items()
+    }
 
 
 def _several(value: Any) -> list[Any]:

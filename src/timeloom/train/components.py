@@ -14,9 +14,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from timeloom.errors import TimeloomError
 from timeloom.model_files import INDEX, load_tokenizer, read_json, text_encoder_of
+from timeloom.models.rcan import RCAN
 from timeloom.models.text_encoders import TEXT_ENCODERS
 from timeloom.models.unet import VideoUNet
 from timeloom.train.recipe import NoiseScheduleOptions
+from timeloom.upscaler import load_rcan
 from timeloom.zoo import resolve
 
 Source = str | dict[str, Any] | None
@@ -90,6 +92,12 @@ def load_unet(source: Source, device: torch.device, **temporal: Any) -> VideoUNe
     if isinstance(source, str):
         return _read(VideoUNet, _folder(source, "unet"), device, **temporal)
     return VideoUNet(**source, **temporal).to(device)
+
+
+def load_upscaler(source: Source, device: torch.device) -> RCAN:
+    """A super-resolution network, from a folder or afresh."""
+    source = _need(source, "upscaler")
+    return (load_rcan(source) if isinstance(source, str) else RCAN(**source)).to(device)
 
 
 def training_schedule(source: Source, options: NoiseScheduleOptions) -> DDPMScheduler:

@@ -11,6 +11,7 @@ from timeloom.data.sources import DataOptions
 from timeloom.errors import unknown_name
 from timeloom.models.families import FAMILIES
 from timeloom.schema import Schema, check, read_yaml
+from timeloom.upscale.degradation import DegradationOptions
 
 
 class NoiseScheduleOptions(Schema):
@@ -57,6 +58,9 @@ class ModelOptions(Schema):
     text_encoder: str | dict[str, Any] | None = None
     vae: str | dict[str, Any] | None = None
     unet: str | dict[str, Any] | None = None
+    upscaler: str | dict[str, Any] | None = None
+    discriminator: dict[str, int] | None = None
+    """Its config; always starts afresh (upscaler_gan)."""
     temporal: Literal["none", "shift", "attention"] = "none"
     shift_fraction: float = Field(default=0.25, ge=0.0, le=0.5)
     shift_placement: Literal["residual_start", "residual_end"] = "residual_end"
@@ -144,7 +148,9 @@ class LossOptions(Schema):
     reading_weight: float = Field(default=1.0, ge=0)
     """Weight of reading each caption's words back from its features (text encoder)."""
     crop: int = Field(default=0, ge=0, multiple_of=8)
-    """Pixels of a random crop's side, for cheaper steps; 0 trains on whole frames (autoencoder)."""
+    """Pixels of a random crop's side, for cheaper steps; 0 trains on whole frames (autoencoder, upscaler)."""
+    gan_weight: float = Field(default=0.1, ge=0)
+    """Weight of deceiving the discriminator, beside the pixels' error (upscaler_gan)."""
 
 
 class PreviewOptions(Schema):
@@ -160,7 +166,7 @@ class PreviewOptions(Schema):
 class Recipe(Schema):
     """A training run."""
 
-    task: Literal["text_encoder", "autoencoder", "image", "video"]
+    task: Literal["text_encoder", "autoencoder", "image", "video", "upscaler", "upscaler_gan"]
     output: str
     """Folder of the run: checkpoints, log, previews, and the trained model in `model/`."""
     seed: int = 0
@@ -169,6 +175,8 @@ class Recipe(Schema):
     optimizer: OptimizerOptions = OptimizerOptions()
     schedule: ScheduleOptions
     loss: LossOptions = LossOptions()
+    degradation: DegradationOptions = DegradationOptions()
+    """How large clips become the small ones that an upscaler learns from."""
     preview: PreviewOptions = PreviewOptions()
     ema_half_life_samples: float = Field(default=0, ge=0)
     """Samples after which the moving average of the weights has half forgotten; 0 keeps no average."""
@@ -195,6 +203,8 @@ class Recipe(Schema):
             raise ValueError(f"model.lora: only a U-Net is trained so (image, video), not the {self.task}")
         if self.loss.crop > min(self.data.height, self.data.width):
             raise ValueError("loss.crop: a crop cannot be larger than the frame")
+        if self.task.startswith("upscaler") and self.parallel == "fsdp":
+            raise ValueError("parallel: an upscaler is small and is trained by ddp")
         if self.compile and self.parallel == "fsdp":
             raise ValueError("compile: cannot go with parallel: fsdp")
         return self

@@ -9,12 +9,16 @@ from timeloom.train.diffusion import DiffusionTask
 from timeloom.train.recipe import Recipe
 from timeloom.train.task import Task
 from timeloom.train.text_encoder import TextEncoderTask
+from timeloom.train.upscaler import UpscalerTask
+from timeloom.train.upscaler_gan import UpscalerGanTask
 
 TASKS: dict[str, type[Task]] = {
     "text_encoder": TextEncoderTask,
     "autoencoder": AutoencoderTask,
     "image": DiffusionTask,
     "video": DiffusionTask,
+    "upscaler": UpscalerTask,
+    "upscaler_gan": UpscalerGanTask,
 }
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from timeloom.errors import unknown_name
 from timeloom.evaluate.metrics.clip_similarity import ClipSimilarity
 from timeloom.evaluate.metrics.features import FeatureSet
+from timeloom.evaluate.metrics.fidelity import FidelityMetric
 from timeloom.evaluate.metrics.frechet import FrechetMetric
 from timeloom.evaluate.metrics.inception_score import InceptionScore
 from timeloom.evaluate.metrics.kernel_distance import KernelMetric
@@ -30,6 +31,9 @@ METRICS: dict[str, Metric] = {
         InceptionScore("is", "inception"),
         InceptionScore("is-video", "c3d"),
         ClipSimilarity("clipsim", "clip"),
+        FidelityMetric("psnr", "pixels"),
+        FidelityMetric("ssim", "pixels"),
+        FidelityMetric("flicker", "pixels", direction="lower"),
     )
 }
 """With their usual options; `dataclasses.replace` changes one."""

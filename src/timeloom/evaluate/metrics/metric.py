@@ -42,7 +42,7 @@ class Metric(ABC):
 
     name: str
     network: str
-    """Which network it looks through: i3d, inception, clip or c3d."""
+    """Which network it looks through: i3d, inception, clip or c3d; pixels for none."""
 
     output: ClassVar[Literal["features", "logits"]] = "features"
     """What it needs of the network, for every generated video."""

@@ -18,6 +18,7 @@ SHOWN_SETTINGS = {
     "sampler": "sampler",
     "num_frames": "frames",
     "fps": "fps",
+    "upscaler": "upscaler",
     "negative_prompt": "negative prompt",
 }
 """Settings of a finished clip that are told, and what they are called."""

@@ -32,6 +32,7 @@ VERBS = {
     "upscale": Verb("timeloom.upscale.command", "make a video or a picture four times larger"),
     "evaluate": Verb("timeloom.evaluate.command", "measure a model or videos by a protocol"),
     "study": Verb("timeloom.study.command", "let people judge pairs of videos, and say what they prefer"),
+    "studio": Verb("timeloom.studio.command", "a web page to generate, compare and browse"),
 }
 
 ELSEWHERE = {

@@ -24,7 +24,7 @@ from timeloom.generate import outputs, prompts
 if TYPE_CHECKING:
     import numpy as np
 
-    from timeloom.generate.pipeline import TextToVideoPipeline
+    from timeloom.generate.pipeline import StepCallback, TextToVideoPipeline
     from timeloom.upscaler import Upscaler
 
 EXIT_INTERRUPTED = 130
@@ -111,9 +111,9 @@ def main(args: list[str]) -> int:
     result = Result([])
     settings: dict[str, Any] = {}
     if plan.jobs:
-        pipe = _load(options)
-        upscaler = _load_upscaler(pipe, options)
-        settings = _settings(pipe, options)
+        pipe = load_pipeline(options)
+        upscaler = load_upscaler(pipe, options)
+        settings = clip_settings(pipe, options)
         outputs.require_rate(plan.jobs[0].path, settings["fps"])
         _run(pipe, upscaler, options, plan.jobs, settings, result)
     _report(options, plan, result, settings, time.perf_counter() - started)
@@ -159,7 +159,7 @@ def _plan(options: Options) -> outputs.Plan:
     return outputs.plan_folder(texts, options.num_samples, options.seed, folder, suffix, options.overwrite)
 
 
-def _load(options: Options) -> TextToVideoPipeline:
+def load_pipeline(options: Options) -> TextToVideoPipeline:
     """The pipeline on its device, with the sampler that was asked for."""
     import torch
 
@@ -178,7 +178,7 @@ def _load(options: Options) -> TextToVideoPipeline:
     return pipe
 
 
-def _load_upscaler(pipe: TextToVideoPipeline, options: Options) -> Upscaler | None:
+def load_upscaler(pipe: TextToVideoPipeline, options: Options) -> Upscaler | None:
     """What makes the frames larger, on the pipeline's device and in its numbers."""
     if not options.upscale:
         return None
@@ -187,7 +187,7 @@ def _load_upscaler(pipe: TextToVideoPipeline, options: Options) -> Upscaler | No
     return Upscaler.from_pretrained(options.upscaler, pipe.device, pipe.dtype)
 
 
-def _settings(pipe: TextToVideoPipeline, options: Options) -> dict[str, Any]:
+def clip_settings(pipe: TextToVideoPipeline, options: Options) -> dict[str, Any]:
     """All that decides what the clips look like, the model's defaults filled in: metadata of every file."""
     from timeloom import __version__
     from timeloom.generate.schedulers import scheduler_name
@@ -233,9 +233,11 @@ def _run(
             clips_done = progress.add_task("clips", total=len(jobs))
             for start in range(0, len(jobs), options.batch_size):
                 batch = jobs[start : start + options.batch_size]
-                clips = _sample(pipe, upscaler, options, batch, settings, result)
+                began = time.perf_counter()
+                clips = sample(pipe, upscaler, options, batch, settings)
+                result.sampling_s += time.perf_counter() - began
                 for job, clip in zip(batch, clips, strict=True):
-                    _write(job, clip, settings, options.overwrite)
+                    write_clip(job, clip, settings, options.overwrite)
                     result.made.append(job)
                     progress.advance(clips_done)
                     if options.contact_sheet is not None and len(sheet) < CLIPS_ON_A_SHEET:
@@ -249,22 +251,22 @@ def _run(
         write_contact_sheet(options.contact_sheet, clips, captions, overwrite=options.overwrite)
 
 
-def _sample(
+def sample(
     pipe: TextToVideoPipeline,
     upscaler: Upscaler | None,
     options: Options,
     batch: list[outputs.Job],
     settings: dict[str, Any],
-    result: Result,
+    on_step: StepCallback | None = None,
 ) -> np.ndarray:
-    """uint8 (B, F, H, W, 3)."""
-    started = time.perf_counter()
+    """The clips of one batch, uint8 (B, F, H, W, 3); `on_step` is the pipeline's `callback_on_step_end`."""
     try:
         output = pipe(
             [job.prompt for job in batch],
             negative_prompt=options.negative_prompt,
             seeds=[job.seed for job in batch],
             decode_chunk_size=options.decode_chunk,
+            callback_on_step_end=on_step,
             upscaler=upscaler,
             **{
                 name: settings[name]
@@ -278,11 +280,11 @@ def _sample(
                 f"Not enough memory for {size}. Try fewer --frames, a smaller --height and --width, or --batch-size 1."
             ) from error
         raise
-    result.sampling_s += time.perf_counter() - started
     return output.frames
 
 
-def _write(job: outputs.Job, clip: np.ndarray, settings: dict[str, Any], overwrite: bool) -> None:
+def write_clip(job: outputs.Job, clip: np.ndarray, settings: dict[str, Any], overwrite: bool = False) -> None:
+    """Write a clip to its job's file, with all that it was made from."""
     from timeloom.data import write_video
 
     metadata = {"prompt": job.prompt, "seed": str(job.seed), **{name: str(value) for name, value in settings.items()}}

@@ -88,3 +88,13 @@ def test_operations_are_counted(denoiser):
     (attention, _), (product, moved) = bound.operations
     assert attention == 2 * 2 * 2 * 8 * 8 * 4
     assert (product, moved) == (2 * 3 * 5 * 7, 4 * (15 + 35 + 21))
+
+
+def test_upscale(project, monkeypatch, tmp_path):
+    module = benchmark(project, monkeypatch, "upscale")
+    output = tmp_path / "upscale.json"
+    size = ["--height", "12", "--width", "16", "--width-of-network", "8", "--repeats", "1"]
+    assert module.main([*size, "--no-memory", "--output", str(output)]) == 0
+    report = json.loads(output.read_text())
+    assert list(report["cases"]) == [module.NAIVE, module.FP32, module.BF16, module.BICUBIC]
+    assert report["cases"][module.NAIVE]["faster_than_naive"] == 1 and report["flops_a_frame"] > 0

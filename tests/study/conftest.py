@@ -99,7 +99,7 @@ def serving(folder, *options):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         said = process.stdout.readline()
-        address = re.search(r"http://\S+?/(?=;)", said)
+        address = re.search(r"http://\S+?(?=/;)", said)
         assert address, said + process.stderr.read()
         process.stdout.readline()
         threading.Thread(target=process.stdout.read, daemon=True).start()

@@ -189,7 +189,7 @@ def test_an_answer_survives_a_server_that_is_away(page, folder):
         ActionChains(page).send_keys(Keys.ARROW_LEFT).perform()
         wait(page, "document.getElementById('status').innerText.includes('kept here and sent again')")
         assert count_votes(folder) == 0
-    port = base.rsplit(":", 1)[1].strip("/")
+    port = base.rsplit(":", 1)[1]
     with serving(folder, "--port", port):
         wait(page, f"{READY} && document.getElementById('question').innerText.includes('text')")
     assert count_votes(folder) == 1

@@ -159,7 +159,8 @@ def exclude(rows: Sequence[Row], study: Study, rules: Rules) -> list[dict[str, A
         others = [row.seconds for row in own if not study.pairs[row.pair].attention]
         reason = None
         if checks and sum(checks) < rules.min_attention * len(checks):
-            reason = f"{sum(checks)} of {len(checks)} answers on attention pairs right, fewer than {100 * rules.min_attention:g} %"
+            share = f"{100 * rules.min_attention:g} %"
+            reason = f"{sum(checks)} of {len(checks)} answers on attention pairs right, fewer than {share}"
         elif others and median(others) < rules.min_seconds:
             reason = f"median answer after {median(others):.2f} s, less than {rules.min_seconds:g} s"
         if reason is not None:

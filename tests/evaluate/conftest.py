@@ -44,13 +44,13 @@ def stub_networks(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="session")
 def colours():
-    """colours(count, seed): captions that name a colour, and clips (16, 32, 32, 3) of that colour, no two alike."""
+    """colours(count, seed, side): captions that name a colour, and clips of 16 frames of that colour, no two alike."""
 
-    def make(count, seed=0):
+    def make(count, seed=0, side=32):
         rng = np.random.default_rng(seed)
         clips = []
         for number in range(count):
-            clip = rng.integers(0, 90, (16, 1, 1, 3)) + rng.integers(0, 8, (16, 32, 32, 3))
+            clip = rng.integers(0, 90, (16, 1, 1, 3)) + rng.integers(0, 8, (16, side, side, 3))
             clip[..., number % 3] += 150
             clips.append((f"a {('red', 'green', 'blue')[number % 3]} wall {number}", clip.astype(np.uint8)))
         return clips

@@ -15,12 +15,12 @@ from timeloom.evaluate.compare import main as compare
 from timeloom.evaluate.compare import read_result, require_comparable
 from timeloom.generate.pipeline import NonFiniteError
 
-N = 40
+N, SIDE = 40, 16
 SETTINGS = {
     "num_frames": 16,
     "fps": 8.0,
-    "height": 32,
-    "width": 32,
+    "height": SIDE,
+    "width": SIDE,
     "num_inference_steps": 2,
     "guidance_scale": 1.0,
     "sampler": "ddim",
@@ -36,13 +36,13 @@ def written(tmp_path_factory, colours):
     """Real videos with WebVid's CSV, and the file of a protocol about them."""
     folder = tmp_path_factory.mktemp("walls")
     rows = ["videoid,name,page_dir"]
-    for number, (text, clip) in enumerate(colours(N)):
+    for number, (text, clip) in enumerate(colours(N, side=SIDE)):
         write_video(folder / "real" / f"{number}.mp4", clip, 8)
         rows.append(f"{number},{text},")
     (folder / "annotations.csv").write_text("\n".join(rows))
     content = {
         "name": "walls",
-        "clip": {"height": 32, "width": 32},
+        "clip": {"height": SIDE, "width": SIDE},
         "prompts": {"source": "webvid"},
         "generated": N,
         "real": {"count": N},
@@ -63,7 +63,7 @@ class Painter:
     """A model that paints the wall that is asked for; `refuses` are prompts at which it breaks."""
 
     def __init__(self, colours, refuses=()):
-        self.walls = dict(colours(N, seed=5))
+        self.walls = dict(colours(N, seed=5, side=SIDE))
         self.refuses, self.painted = refuses, []
 
     def __call__(self, texts, *, seeds, num_frames, **settings):
@@ -170,7 +170,7 @@ def test_a_folder_belongs_to_one_model(stub_networks, data, painter, monkeypatch
 
 
 def test_short_and_few_videos(stub_networks, data, colours, capsys):
-    for number, (text, clip) in enumerate(colours(4, seed=9)):
+    for number, (text, clip) in enumerate(colours(4, seed=9, side=SIDE)):
         write_video(data / "fake" / f"{text}-0.mp4", clip[: 16 if number else 9], 8)
     assert command.main(words(data, "--fake", data / "fake")) == 0
     result = read_result(data / "out")
@@ -215,7 +215,7 @@ def test_a_model_whose_clips_are_too_short(stub_networks, data, painter, monkeyp
 
 def test_identical_sets_are_nothing_apart(stub_networks, data):
     content = yaml.safe_load((data / "walls.yaml").read_text())
-    (data / "walls.yaml").write_text(yaml.safe_dump({**content, "metrics": {"fvd": {}}}))
+    (data / "walls.yaml").write_text(yaml.safe_dump({**content, "metrics": {"fvd": {"replicates": 4}}}))
     assert command.main(words(data, "--fake", data / "real")) == 0
     assert read_result(data / "out")["results"][0]["value"] < 1e-6
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -13,8 +14,8 @@ import pytest
 
 HEIGHT, WIDTH, BARS = 64, 96, 12
 COLORS = ((240, 200, 200), (10, 20, 90), (250, 240, 90), (10, 90, 20))
-CUTS = (31, 64, 97)
-NUM_FRAMES = 128
+CUTS = (21, 40, 59)
+NUM_FRAMES = 80
 
 
 @dataclass(frozen=True)
@@ -86,24 +87,26 @@ def write_film(
 
 
 def _edited(path: Path) -> Path:
-    """Only what is shown from frame 20 on, for 90 frames, is left: by the film's own edit list."""
+    """Only what is shown from frame 5 on, for 70 frames, is left: by the film's own edit list."""
     write_film(path, options={"bf": "0", "g": "12", "sc_threshold": "0"})
     content = bytearray(path.read_bytes())
     entry = content.index(b"elst") + 12  # after the name, version and flags, and the number of entries
     movie_ticks = int.from_bytes(content[(start := content.index(b"mvhd") + 16) : start + 4], "big")
     media_ticks = int.from_bytes(content[(start := content.index(b"mdhd") + 16) : start + 4], "big")
-    content[entry : entry + 8] = (movie_ticks * 3).to_bytes(4, "big") + (media_ticks * 20 // 30).to_bytes(4, "big")
+    content[entry : entry + 8] = (movie_ticks * 70 // 30).to_bytes(4, "big") + (media_ticks * 5 // 30).to_bytes(
+        4, "big"
+    )
     path.write_bytes(content)
     return path
 
 
 def damaged(path: Path) -> Path:
-    """The packets of frames 70 to 75 are overwritten."""
+    """The packets of frames 44 to 47 are overwritten."""
     write_film(path, options={"g": "16", "bf": "0", "sc_threshold": "0"})
     with av.open(str(path)) as container:
         places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
     content = bytearray(path.read_bytes())
-    for place, size in places[70:76]:
+    for place, size in places[44:48]:
         content[place + 6 : place + size] = bytes(b ^ 0x5A for b in content[place + 6 : place + size])
     path.write_bytes(content)
     return path
@@ -111,7 +114,7 @@ def damaged(path: Path) -> Path:
 
 def _spans(first: int = 0, end: int = NUM_FRAMES) -> tuple[range, ...]:
     edges = [first, *(cut for cut in CUTS if first < cut < end), end]
-    return tuple(range(*edge) for edge in zip(edges, edges[1:], strict=False))
+    return tuple(range(*edge) for edge in pairwise(edges))
 
 
 VFR = [int(sum(20 + 15 * (i % 4) for i in range(n))) for n in range(NUM_FRAMES)]
@@ -119,43 +122,43 @@ KINDS: dict[str, Callable[[Path], Film]] = {
     "30": lambda d: Film(write_film(d / "a.mp4"), _spans()),
     "29.97": lambda d: Film(write_film(d / "a.mp4", Fraction(1001, 30000), options={"sc_threshold": "0"}), _spans()),
     "variable rate": lambda d: Film(
-        write_film(d / "a.mkv", Fraction(1, 1000), VFR, {"g": "20", "sc_threshold": "0"}, rate=Fraction(24)), _spans()
+        write_film(d / "a.mkv", Fraction(1, 1000), VFR, {"g": "14", "sc_threshold": "0"}, rate=Fraction(24)), _spans()
     ),
     "B-frames": lambda d: Film(
         write_film(
-            d / "a.mp4", options={"bf": "4", "g": "20", "sc_threshold": "0", "b-pyramid": "normal", "b_strategy": "0"}
+            d / "a.mp4", options={"bf": "4", "g": "14", "sc_threshold": "0", "b-pyramid": "normal", "b_strategy": "0"}
         ),
         _spans(),
     ),
     "open GOP": lambda d: Film(
         write_film(
-            d / "a.mp4", options={"bf": "3", "b_strategy": "0", "x264-params": "open-gop=1:keyint=20:scenecut=0"}
+            d / "a.mp4", options={"bf": "3", "b_strategy": "0", "x264-params": "open-gop=1:keyint=14:scenecut=0"}
         ),
         _spans(),
     ),
     "open GOP at cuts": lambda d: Film(
         write_film(
-            d / "a.mp4", options={"bf": "3", "b_strategy": "0", "x264-params": "open-gop=1:keyint=33:min-keyint=1"}
+            d / "a.mp4", options={"bf": "3", "b_strategy": "0", "x264-params": "open-gop=1:keyint=19:min-keyint=1"}
         ),
         _spans(),
     ),
-    "edit list": lambda d: Film(_edited(d / "a.mp4"), _spans(20, 110)),
-    "rotated": lambda d: Film(write_film(d / "a.mp4", rotation=90, options={"g": "20", "sc_threshold": "0"}), _spans()),
-    "late": lambda d: Film(write_film(d / "a.mp4", pts=range(40, 40 + NUM_FRAMES), options={"g": "20"}), _spans()),
-    "late stream": lambda d: Film(write_film(d / "a.ts", options={"g": "20", "sc_threshold": "0"}), _spans()),
-    "wide pixels": lambda d: Film(write_film(d / "a.mp4", pixel_aspect=Fraction(3, 2), options={"g": "20"}), _spans()),
+    "edit list": lambda d: Film(_edited(d / "a.mp4"), _spans(5, 75)),
+    "rotated": lambda d: Film(write_film(d / "a.mp4", rotation=90, options={"g": "14", "sc_threshold": "0"}), _spans()),
+    "late": lambda d: Film(write_film(d / "a.mp4", pts=range(40, 40 + NUM_FRAMES), options={"g": "14"}), _spans()),
+    "late stream": lambda d: Film(write_film(d / "a.ts", options={"g": "14", "sc_threshold": "0"}), _spans()),
+    "wide pixels": lambda d: Film(write_film(d / "a.mp4", pixel_aspect=Fraction(3, 2), options={"g": "14"}), _spans()),
     "ten bits": lambda d: Film(
-        write_film(d / "a.mp4", pixel_format="yuv420p10le", options={"g": "20", "sc_threshold": "0"}), _spans()
+        write_film(d / "a.mp4", pixel_format="yuv420p10le", options={"g": "14", "sc_threshold": "0"}), _spans()
     ),
     "interlaced": lambda d: Film(
-        write_film(d / "a.mp4", options={"flags": "+ildct+ilme", "x264-params": "tff=1", "g": "20"}), _spans()
+        write_film(d / "a.mp4", options={"flags": "+ildct+ilme", "x264-params": "tff=1", "g": "14"}), _spans()
     ),
     "VP9": lambda d: Film(
         write_film(
             d / "a.webm",
             Fraction(1, 30),
             codec="libvpx-vp9",
-            options={"g": "20", "cpu-used": "8", "deadline": "realtime"},
+            options={"g": "14", "cpu-used": "8", "deadline": "realtime"},
         ),
         _spans(),
     ),

@@ -54,8 +54,7 @@ class ClipEncoder:
         if mp4 is None or start is None:
             return None
         mp4.finish(end_pts - start)
-        length_s = (end_pts - start) * self._clock.tick_s
-        return self._target.getvalue() if self._wanted(length_s) else None
+        return self._target.getvalue() if self._wanted(float((end_pts - start) * self._clock.tick_s)) else None
 
     def _wanted(self, length_s: float) -> bool:
         return self._options.min_duration_s <= length_s <= self._options.max_duration_s

@@ -2,10 +2,10 @@
 
 A virtual clip needs no file: it is (`scan.seconds(scene.start_pts)`, `scan.seconds(scene.end_pts)`) of the source.
 
-Of a scene of H.264, what can be copied begins at the first keyframe that nothing behind it reaches across (IDR; where the
-scene itself begins at a keyframe, that one), and ends before the first packet that is shown after the scene. The head
-before it and the few frames behind it, whose references lie beyond the end, are encoded anew; so no file holds a hidden
-frame or needs an edit list. Each part begins with its own parameter sets.
+Of a scene of H.264, what can be copied begins at the first keyframe that nothing behind it reaches across (IDR; where
+the scene itself begins at a keyframe, that one), and ends before the first packet that is shown after the scene. The
+head before it and the few frames behind it, whose references lie beyond the end, are encoded anew; so no file holds a
+hidden frame. Each part begins with its own parameter sets.
 """
 
 from __future__ import annotations
@@ -191,9 +191,7 @@ class _Cutter:
         for pts, frame in self._decoded(scene.start_pts, scene.end_pts):
             frame = _encodable(frame)
             if mp4 is None:
-                mp4 = Mp4Encoder(
-                    target, frame, self.clock, self.quality, self.scan.rotation, self.scan.pixel_aspect
-                )
+                mp4 = Mp4Encoder(target, frame, self.clock, self.quality, self.scan.rotation, self.scan.pixel_aspect)
             mp4.add(frame, pts - scene.start_pts)
         if mp4 is not None:
             mp4.finish(scene.end_pts - scene.start_pts)

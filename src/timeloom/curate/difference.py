@@ -172,7 +172,7 @@ class Quick:
             frame, width, height, "rgb24", interpolation=Interpolation.FAST_BILINEAR, threads=1
         )
         plane = small.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
         np.copyto(out.reshape(height, -1), rows[:, : 3 * width])
 
 

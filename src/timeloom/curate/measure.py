@@ -71,7 +71,7 @@ class Greys:
         height, width = self._size
         small = self._reformatter.reformat(frame, width, height, "gray", interpolation=Interpolation.AREA, threads=1)
         plane = small.planes[0]
-        return np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)[:, :width].copy()
+        return np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)[:, :width].copy()
 
 
 def sharpness(image: Frames) -> float:

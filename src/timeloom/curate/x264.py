@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 from av.codec.context import CodecContext
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType, VideoFrame
 
 
@@ -92,6 +93,7 @@ def encode_bare(
     Annex B; the first begins with its parameter sets.
     """
     context = CodecContext.create("libx264", "w")
+    assert isinstance(context, VideoCodecContext)
     context.options = {**quality.options(), "bf": "0"}
     context.framerate = clock.rate
     set_up(context, frames[0][0], clock, quality, pixel_aspect)
@@ -101,7 +103,9 @@ def encode_bare(
     return packets + context.encode(None)
 
 
-def set_up(context: CodecContext, first: VideoFrame, clock: Clock, quality: Quality, pixel_aspect: Fraction) -> None:
+def set_up(
+    context: VideoCodecContext, first: VideoFrame, clock: Clock, quality: Quality, pixel_aspect: Fraction
+) -> None:
     """Make `context` an encoder of frames like `first`."""
     context.width, context.height, context.pix_fmt = first.width, first.height, first.format.name
     context.time_base = clock.tick_s

@@ -38,11 +38,11 @@ class CutOptions(Schema):
     method: Literal["smart", "encode"] = "smart"
     """"smart" copies packets from the first keyframe on and encodes only the head (H.264; other codecs are encoded);
     "encode" encodes every frame."""
-    crf: int = Field(16, ge=0, le=51)
+    crf: int = Field(default=16, ge=0, le=51)
     """x264's quality of what is encoded."""
     preset: str = "veryfast"
     """x264's preset."""
-    threads: int = Field(1, ge=0)
+    threads: int = Field(default=1, ge=0)
     """Threads of decoder and encoder; 0 leaves it to FFmpeg."""
 
 

@@ -104,7 +104,7 @@ class CurateRecipe(Schema):
 
     sampling: SamplingOptions = SamplingOptions()
     """Which sources."""
-    scan: ScanOptions = Field(default_factory=ScanOptions)  # type: ignore[arg-type]
+    scan: ScanOptions = ScanOptions()
     """How scenes are found and measured."""
     captions: CaptionOptions = CaptionOptions()
     """Where captions come from."""

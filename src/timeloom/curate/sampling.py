@@ -76,7 +76,7 @@ def _priority(seed: int, item: str) -> int:
 def _weight(shares: Shares, label: str, found: Mapping[str, int]) -> Fraction:
     if shares == "equal":
         return Fraction(1)
-    return Fraction(found[label]) if shares == "natural" else Fraction(str(shares[label]))  # type: ignore[index]
+    return Fraction(found[label]) if shares == "natural" else Fraction(str(shares[label]))
 
 
 def quotas(available: Mapping[str, int], weights: Mapping[str, Fraction], count: int) -> dict[str, int]:

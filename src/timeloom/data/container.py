@@ -115,7 +115,7 @@ class ContainerMovie:
     def ticked_frames(self, start_pts: int | None = None) -> Iterator[TickedFrame]:
         """Every frame, made whole, with its times in ticks, from the one shown at `start_pts` or an earlier one on.
         Only once, and instead of `frames`."""
-        start_s = 0.0 if start_pts is None else float(start_pts * self.tick_s - self._first)
+        start_s = 0.0 if start_pts is None else float(start_pts * self.tick_s - self.first_s)
         end = 0
         for frame in self._deinterlaced(self._from(start_s)):
             ticks = 1 if frame.time_base == self.tick_s else _time_base(frame) / self.tick_s

@@ -81,7 +81,7 @@ class SourceOptions(Schema):
         return self
 
     @property
-    def style(self) -> dict[str, list[str]]:
+    def style(self) -> dict[str, Any]:
         """Of a `DigitsSource`."""
         return {"colours": self.colours, "backgrounds": self.backgrounds}
 

@@ -110,7 +110,7 @@ def distances(
 ) -> list[dict[str, Any]]:
     """What digits-features says of the clips, beside real ones; nothing for a single clip."""
     from timeloom.evaluate import digits_metrics
-    from timeloom.evaluate.digits_protocol import load_clips
+    from timeloom.evaluate.digits_protocol import draw_real_clips, load_clips
     from timeloom.model_files import quiet_libraries
 
     if len(prompts) < 2:
@@ -118,7 +118,8 @@ def distances(
     with quiet_libraries():
         looker = digits_metrics.Looker(device)
     looked = looker.look(load_clips(prompts, store)[0], prompts)
-    found = digits_metrics.measure(looked, digits_metrics.reference(looker, protocol))
+    real = looker.look(draw_real_clips(prompts, protocol), prompts)
+    found = digits_metrics.measure(looked, real)
     told = {network.name: network.protocol for network in (looker.video, looker.image, looker.text_video)}
     return [{**result.to_json(), "features": told[result.protocol["network"]]} for result in found.values()]
 

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from timeloom.errors import TimeloomError
-from timeloom.model.parts import MECHANISM, Model, on_meta
+from timeloom.model.parts import Model, on_meta
 from timeloom.model_files import quiet_libraries
 from timeloom.models.cost import Cost, measure
+from timeloom.models.unet import MECHANISM
 from timeloom.weight_files import DTYPES
 
 DECODED_AT_ONCE = 16

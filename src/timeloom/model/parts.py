@@ -13,11 +13,8 @@ from torch import nn
 
 from timeloom.errors import TimeloomError
 from timeloom.model_files import quiet_libraries
-from timeloom.models.unet import VideoUNet
+from timeloom.models.unet import MECHANISM, VideoUNet
 from timeloom.weight_files import Stored
-
-MECHANISM = "temporal_mechanism."
-"""Prefix of the tensors of a temporal mechanism."""
 
 
 @dataclass

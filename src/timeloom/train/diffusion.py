@@ -61,8 +61,7 @@ class DiffusionTask(Task):
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         super().__init__(recipe, device)
         model = recipe.model
-        shift = {"shift_fraction": model.shift_fraction, "shift_placement": model.shift_placement}
-        unet = load_unet(model.unet, device, temporal=model.temporal, **shift)
+        unet = load_unet(model.unet, device, **model.mechanism)
         self.unet = self.network = unet
         if model.lora:
             add_lora(unet, model.lora)

@@ -29,7 +29,7 @@ def cut_axis(size: int, window: int, shift: int = 0) -> list[Run]:
     if window == 0 or window >= size:
         return [(0, size, 1)]
     runs = [(0, shift, 1)] if shift else []
-    whole, rest = divmod(size - shift, window)
+    whole, rest = (size - shift) // window, (size - shift) % window
     if whole:
         runs.append((shift, window, whole))
     if rest:

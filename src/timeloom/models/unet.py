@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from timeloom.errors import TimeloomError, unknown_name
+from timeloom.model_files import quiet_libraries
 from timeloom.models.shift import ShiftMechanism
 from timeloom.models.space_time import SwapMechanism
 from timeloom.models.swap_options import SwapOptions
@@ -195,13 +196,15 @@ class VideoUNet(UNet2DConditionModel):
         want_info = kwargs.pop("output_loading_info", False)
         options = {"use_safetensors": True, "ignore_mismatched_sizes": True, **kwargs, "output_loading_info": True}
         try:
-            model, info = super().from_pretrained(pretrained_model_name_or_path, **options)
+            with quiet_libraries():  # what is missing and may be is no cause for a warning
+                model, info = super().from_pretrained(pretrained_model_name_or_path, **options)
         except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise TimeloomError(f"Cannot load the unet in {pretrained_model_name_or_path}: {reason}") from error
         missing = set(info["missing_keys"])
+        mismatched = {name for name, _, _ in info["mismatched_keys"]}
         if fresh := model.keys_that_begin(missing):
-            model._initialise(fresh)
+            model._initialise(missing | mismatched)
             missing -= fresh
         if want_info:
             return model, info
@@ -234,7 +237,7 @@ class VideoUNet(UNet2DConditionModel):
         return begins
 
     def _initialise(self, keys: set[str]) -> None:
-        """Set tensors of the temporal mechanism afresh: diffusers leaves what it does not load without values."""
+        """Set tensors of the temporal mechanism afresh: diffusers leaves without values what it does not load."""
         fresh = self._new_mechanism().to(self.dtype).eval()
         loaded = self.temporal_mechanism.state_dict()
         fresh.load_state_dict({key: loaded[key] for key in loaded if f"{MECHANISM}{key}" not in keys}, strict=False)

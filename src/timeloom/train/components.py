@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, DDPMScheduler
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from timeloom.errors import TimeloomError
-from timeloom.model_files import INDEX, load_tokenizer, quiet_libraries, read_json, text_encoder_of
+from timeloom.model_files import INDEX, load_tokenizer, read_json, text_encoder_of
 from timeloom.models.text_encoders import TEXT_ENCODERS
 from timeloom.models.unet import VideoUNet
 from timeloom.train.recipe import NoiseScheduleOptions
@@ -43,8 +43,7 @@ def _read(network: Any, folder: Path, device: torch.device, **options: Any) -> A
     if device.type == "meta":
         with device:
             return network.from_config(network.load_config(folder), **options)
-    with quiet_libraries():  # what begins afresh is no cause for a warning
-        return network.from_pretrained(folder, use_safetensors=True, **options).to(device)
+    return network.from_pretrained(folder, use_safetensors=True, **options).to(device)
 
 
 def load_vae(source: Source, device: torch.device) -> AutoencoderKL:

@@ -1,13 +1,14 @@
-"""The Latent-Shift paper's ablations (arXiv 2304.08477, Sec. 4.3, 4.4) at laptop size: trained, judged, written down.
+"""The papers' ablations at laptop size: trained, judged, written down.
 
 python benchmarks/ablations.py --image-model runs/digits/image_fine/model
+python benchmarks/ablations.py --paper videofactory --image-model runs/digits/image_fine/model
 python benchmarks/ablations.py                                               # trains the image model too
 python benchmarks/ablations.py --clips 3000 --prompts 32 --runs runs/trial   # a first look
 
-One image model goes on as a video model with the shift and with attention, the same clips and seeds for both. Then all
-make videos and images for the same prompts, with their mechanism and without it. Each step is a `timeloom` command,
+One image model goes on as a video model with each mechanism that a paper compares (ablation_studies.py), the same clips
+and seeds for all. Then all make videos, or images, for the same prompts. Each step is a `timeloom` command,
 printed before it runs. Stopped and started again, it goes on: training from its last checkpoint, and what is trained or
-judged stays. At the end come the page (docs/results.md), its pictures, and a JSON file with every number.
+judged stays. At the end come the page, its pictures, and a JSON file with every number.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from ablation_studies import IMAGE_MODEL, STUDIES, Arm, Case, Study
 from ablations_page import compare, draw_pictures, write_page
 
 from timeloom import TextToVideoPipeline, __version__, cli
@@ -35,8 +37,6 @@ from timeloom.generate.model_folder import find_model
 from timeloom.model_files import read_json
 from timeloom.options import parse, require_at_least
 
-IMAGE_MODEL = "image model"
-MECHANISMS = ("shift", "attention")
 FROZEN = "digits-shift"
 """Whose autoencoder and text encoder an image model is trained with here: they have seen no U-Net."""
 FREE = {"seeds", "batch_size", "device", "runs", "page", "results"}
@@ -45,8 +45,10 @@ FREE = {"seeds", "batch_size", "device", "runs", "page", "results"}
 
 @dataclass(frozen=True)
 class Options:
-    """Train, judge and compare what the Latent-Shift paper's ablations compare. Run again to go on."""
+    """Train, judge and compare what a paper's ablations compare. Run again to go on."""
 
+    paper: Literal["latent-shift", "videofactory"] = "latent-shift"
+    """Latent-Shift (arXiv 2304.08477, Sec. 4.3, 4.4) or VideoFactory (arXiv 2305.10874, Tab. 2)."""
     image_model: str | None = None
     """Model that all start from; its U-Net must have seen no video. Default: trains digits/image."""
     images: int = 256_000
@@ -54,11 +56,11 @@ class Options:
     image_set: list[str] = field(default_factory=list)
     """Changes to the recipe digits/image, likewise: optimizer.learning_rate=5e-4."""
     clips: int = 12_000
-    """Clips that each video model is trained on."""
+    """Clips that each video model is trained on, in both phases together where there are two."""
     set: list[str] = field(default_factory=list)
-    """Changes to both video recipes."""
+    """Changes to all video recipes."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Training runs of each mechanism: two at least, three for the record."""
+    """Training runs of each model: two at least, three for the record."""
     prompts: int = 128
     """Prompts that each model is judged on."""
     sampler: str = "ddpm"
@@ -73,38 +75,22 @@ class Options:
     """How often a denoising step is timed."""
     device: str = "auto"
     """cpu, cuda, ...; auto takes an accelerator where there is one."""
-    runs: Path = Path("runs/ablations")
-    """Folder of the models and of what they make."""
-    page: Path = Path("docs/results.md")
-    """The page to write; its pictures go into pictures/ beside it."""
-    results: Path = Path("benchmarks/results/ablations.json")
-    """Every number, as JSON."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is judged: the clips or images of a trained model, its mechanism in place or taken out."""
-
-    model: str
-    """One of `MECHANISMS`, or the image model."""
-    kind: str
-    """"videos" or "images"."""
-    without: bool = False
+    runs: Path | None = None
+    """Folder of the models and of what they make. Default: runs/ablations or runs/ablations_videofactory."""
+    page: Path | None = None
+    """The page to write; its pictures go into pictures/ beside it. Default: docs/results.md or docs/results_videofactory.md."""
+    results: Path | None = None
+    """Every number, as JSON. Default: in benchmarks/results."""
 
     @property
-    def name(self) -> str:
-        return f"{self.model}{' taken out' if self.without else ''}, {self.kind}"
+    def study(self) -> Study:
+        """What is compared."""
+        return STUDIES[self.paper]
 
     @property
-    def slug(self) -> str:
-        return self.name.replace(",", "").replace(" ", "-")
-
-
-CASES = (
-    *(Case("shift", "videos"), Case("attention", "videos"), Case("shift", "videos", without=True)),
-    *(Case(IMAGE_MODEL, "images"), Case("shift", "images"), Case("attention", "images")),
-    *(Case("shift", "images", without=True), Case("attention", "images", without=True)),
-)
+    def folder(self) -> Path:
+        """Of the runs."""
+        return self.runs or Path("runs") / self.study.name
 
 
 def timeloom(*words: str) -> None:
@@ -129,12 +115,12 @@ def claim(options: Options) -> None:
                 f"--image-model {options.image_model} is a video model; start from one of images alone."
             )
         wanted["image_model_sha256"] = hash_model(image)
-    label = options.runs / "options.json"
+    label = options.folder / "options.json"
     if label.is_file():
         known = json.loads(label.read_text(encoding="utf-8"))
         if differ := [name for name in {**known, **wanted} if known.get(name) != wanted.get(name)]:
             raise TimeloomError(
-                f"{options.runs} was begun with other options ({', '.join(differ)}). "
+                f"{options.folder} was begun with other options ({', '.join(differ)}). "
                 "Choose another --runs, or remove it to start anew."
             )
     replace_file(label, json.dumps(wanted, indent=2).encode())
@@ -154,22 +140,30 @@ def train_all(options: Options) -> dict[str, list[Path]]:
         image = find_model(options.image_model)
     else:
         budget = [f"model.vae={FROZEN}", f"model.text_encoder={FROZEN}", f"schedule.total_samples={options.images}"]
-        image = train("digits/image", options.runs / "image", options.device, [*budget, *options.image_set])
+        image = train("digits/image", options.folder / "image", options.device, [*budget, *options.image_set])
     models: dict[str, list[Path]] = {IMAGE_MODEL: [image]}
-    start = [f"model.{part}={image}" for part in ("vae", "text_encoder", "unet")]
     # No single frames in training: whether images survive is what the paper asks, and it trains on clips alone.
-    changes = [*start, f"schedule.total_samples={options.clips}", "loss.image_share=0.0", *options.set]
+    common = ["loss.image_share=0.0", *options.set]
     for seed in options.seeds:
-        for mechanism in MECHANISMS:
-            folder = options.runs / f"{mechanism}-{seed}"
-            model = train(f"digits/video_{mechanism}", folder, options.device, [*changes, f"seed={seed}"])
-            models.setdefault(mechanism, []).append(model)
+        for arm in options.study.arms:
+            begin = models[arm.begins][-1] if arm.begins else image
+            start = [f"model.{part}={begin}" for part in ("vae", "text_encoder", "unet")]
+            budget = [f"schedule.total_samples={clips_of(arm, options)}", f"seed={seed}"]
+            folder = options.folder / f"{arm.name.replace(',', '').replace(' ', '-')}-{seed}"
+            changes = [*start, *common, *arm.changes, *budget]
+            models.setdefault(arm.name, []).append(train(arm.recipe, folder, options.device, changes))
     return models
+
+
+def clips_of(arm: Arm, options: Options) -> int:
+    """Clips that an arm is trained on: half of them where it is one of two phases."""
+    phases = {other.begins for other in options.study.arms} | {None}
+    return options.clips // 2 if arm.begins or arm.name in phases else options.clips
 
 
 def judged_folder(options: Options, case: Case, run: int) -> Path:
     seed = "" if case.model == IMAGE_MODEL else f"-{options.seeds[run]}"
-    return options.runs / "judged" / f"{case.slug}{seed}"
+    return options.folder / "judged" / f"{case.slug}{seed}"
 
 
 def judge(options: Options, case: Case, run: int, model: Path) -> dict[str, Any]:
@@ -185,16 +179,16 @@ def judge(options: Options, case: Case, run: int, model: Path) -> dict[str, Any]
 
 
 def time_steps(models: dict[str, list[Path]], options: Options) -> dict[str, Any]:
-    """Parameters of each U-Net, and seconds of one denoising step of one clip with guidance, the models in turn."""
-    kept = options.runs / "steps.json"
+    """Parameters of each U-Net that is timed, and seconds of a denoising step of a clip with guidance, the models in turn."""
+    kept = options.folder / "steps.json"
     if kept.is_file():
         return json.loads(kept.read_text(encoding="utf-8"))
     device = choose_device(options.device)
     steps, found = {}, {}
-    for mechanism in MECHANISMS:
+    for mechanism in dict.fromkeys(options.study.timed):
         pipe = TextToVideoPipeline.from_pretrained(models[mechanism][0]).to(device)
-        unet, side = pipe.unet, pipe.unet.config.sample_size
-        latents = torch.randn(2, pipe.config.num_frames, unet.config.in_channels, side, side, device=device)
+        unet, sides = pipe.unet, (pipe.config.height // 8, pipe.config.width // 8)
+        latents = torch.randn(2, pipe.config.num_frames, unet.config.in_channels, *sides, device=device)
         steps[mechanism] = _step(unet, latents, pipe.encode_text(["", "a red seven moves left"]).to(device))
         found[mechanism] = {"parameters": sum(p.numel() for p in unet.parameters()), "step_s": []}
     with torch.inference_mode():
@@ -249,27 +243,31 @@ def main(args: list[str]) -> int:
     require_at_least(options, images=1, clips=1, prompts=8, steps=1, batch_size=1, rounds=2)
     if len(set(options.seeds)) < max(2, len(options.seeds)) or min(options.seeds) < 0:
         raise TimeloomError("--seeds needs at least two different numbers from 0 on: an interval is over the seeds.")
+    study = options.study
     claim(options)
     models = train_all(options)
     judged = {
-        case.name: [judge(options, case, run, model) for run, model in enumerate(models[case.model])] for case in CASES
+        case.name: [judge(options, case, run, model) for run, model in enumerate(models[case.model])]
+        for case in study.cases
     }
     report = {
         "command": shlex.join(["python", "benchmarks/ablations.py", *args]),
         "machine": machine(choose_device(options.device)),
         "version": version(),
-        "options": json.loads((options.runs / "options.json").read_text(encoding="utf-8")) | {"seeds": options.seeds},
+        "options": json.loads((options.folder / "options.json").read_text(encoding="utf-8")) | {"seeds": options.seeds},
         "image_model": {"name": options.image_model, "sha256": hash_model(models[IMAGE_MODEL][0])},
-        "training": {mechanism: [training_of(model.parent) for model in models[mechanism]] for mechanism in MECHANISMS},
+        "training": {arm.name: [training_of(model.parent) for model in models[arm.name]] for arm in study.arms},
         "steps": time_steps(models, options),
         "judged": judged,
-        "comparisons": compare(judged),
+        "comparisons": compare(study, judged),
     }
-    folders = {case.name: judged_folder(options, case, 0) for case in CASES}
-    draw_pictures(folders, options.page.parent / "pictures")
-    replace_file(options.results, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
-    write_page(report, options.page)
-    print(f"\n{options.page}\n{options.results}")
+    page = options.page or Path(study.page)
+    results = options.results or Path("benchmarks/results") / f"{study.name}.json"
+    folders = {case.name: judged_folder(options, case, 0) for case in study.cases}
+    draw_pictures(study, folders, page.parent / "pictures")
+    replace_file(results, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+    write_page(study, report, page)
+    print(f"\n{page}\n{results}")
     return 0
 
 

@@ -6,12 +6,12 @@ intervals decide between "agrees", "disagrees" and "undecided".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
+from ablation_studies import Section, Study
 from numpy.typing import NDArray
 
 from timeloom.data import write_contact_sheet
@@ -28,65 +28,6 @@ VERDICTS = {
     "undecided": "is **undecided**",
 }
 ON_VIDEO_SHEET, ON_IMAGE_SHEET, FRAMES_OF_A_CLIP = 4, 6, 6
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two cases, the first of which the paper finds better."""
-
-    better: str
-    worse: str
-    finding: str | None
-    """The paper's, as the beginning of a sentence; None where it gives no direction."""
-
-
-@dataclass(frozen=True)
-class Section:
-    """A table of the page."""
-
-    title: str
-    paper: str
-    """What the paper says."""
-    cases: tuple[str, ...]
-    comparisons: tuple[Comparison, ...]
-
-
-SHIFT_OR_ATTENTION = Section(
-    "Shift or attention",
-    "The paper: Latent-Shift does better than attention over time (Latent-VDM) in most cases, with fewer parameters, "
-    "faster.",
-    ("shift, videos", "attention, videos"),
-    (Comparison("shift, videos", "attention, videos", "The shift makes the better videos"),),
-)
-SECTIONS = (
-    SHIFT_OR_ATTENTION,
-    Section(
-        "Images from the video model",
-        "The paper: after training for video, Latent-Shift still makes reasonable images; with attention, "
-        "images collapse. Beside the image model it claims no direction, so that only the difference stands here.",
-        ("image model, images", "shift, images", "attention, images"),
-        (
-            Comparison("shift, images", "image model, images", None),
-            Comparison("shift, images", "attention, images", "The shift makes the better images"),
-        ),
-    ),
-    Section(
-        "Videos without the shift",
-        "The paper: the shift has no weights, but generation cannot do without it.",
-        ("shift, videos", "shift taken out, videos"),
-        (Comparison("shift, videos", "shift taken out, videos", "Videos need the shift"),),
-    ),
-    Section(
-        "Images without the mechanism",
-        "The paper: the shift is needed for images too, since its zeros say that the neighbours are missing; "
-        "taking attention out does not bring the images back.",
-        ("shift, images", "shift taken out, images", "attention, images", "attention taken out, images"),
-        (
-            Comparison("shift, images", "shift taken out, images", "Images need the shift"),
-            Comparison("shift, images", "attention taken out, images", "Attention taken out leaves the worse images"),
-        ),
-    ),
-)
 
 
 # Numbers
@@ -116,10 +57,10 @@ def difference(better: Results, worse: Results, metric: str) -> dict[str, Any]:
     }
 
 
-def compare(judged: dict[str, Results]) -> list[dict[str, Any]]:
+def compare(study: Study, judged: dict[str, Results]) -> list[dict[str, Any]]:
     """Every comparison of the page, in all metrics, ready for JSON."""
     found = []
-    for comparison in (comparison for section in SECTIONS for comparison in section.comparisons):
+    for comparison in (comparison for section in study.sections for comparison in section.comparisons):
         better, worse = judged[comparison.better], judged[comparison.worse]
         metrics = {metric: difference(better, worse, metric) for metric in better[0]["marks"]}
         found.append({"of": comparison.better, "against": comparison.worse, "metrics": metrics})
@@ -177,7 +118,7 @@ def section_lines(section: Section, judged: dict[str, Results], comparisons: lis
             for one in comparisons
             if (one["of"], one["against"]) == (comparison.better, comparison.worse)
         )
-        heading = f"{comparison.better.partition(',')[0]} − {comparison.worse.partition(',')[0]}"
+        heading = f"{comparison.better.rpartition(',')[0]} − {comparison.worse.rpartition(',')[0]}"
         lines.append(_row([heading, *(difference_cell(found[metric]) for metric in metrics)]))
         if comparison.finding:
             parts = ", ".join(f"{names[metric]} {found[metric]['verdict']}" for metric in metrics[1:])
@@ -188,36 +129,38 @@ def section_lines(section: Section, judged: dict[str, Results], comparisons: lis
     return [*lines, "", *(line for sentence in sentences for line in (sentence, ""))]
 
 
-def cost_lines(report: dict[str, Any]) -> list[str]:
-    """Parameters, seconds and held-out loss of shift and attention, each against the paper's direction."""
-    shift, attention = report["steps"]["shift"], report["steps"]["attention"]
-    fewer = "agrees" if shift["parameters"] < attention["parameters"] else "disagrees"
-    ratios = [theirs / ours for ours, theirs in zip(shift["step_s"], attention["step_s"], strict=True)]
+def cost_lines(report: dict[str, Any], cheap: str, dear: str) -> list[str]:
+    """Parameters, seconds and held-out loss of two arms, each against the paper's direction."""
+    first, second = report["steps"][cheap], report["steps"][dear]
+    lines = []
+    if first["parameters"] != second["parameters"]:
+        fewer = "agrees" if first["parameters"] < second["parameters"] else "disagrees"
+        lines += [
+            f"Fewer parameters in the U-Net: {first['parameters']:,} with {cheap}, {second['parameters']:,} with "
+            f"{dear}: this {VERDICTS[fewer]}.",
+            "",
+        ]
+    ratios = [theirs / ours for ours, theirs in zip(first["step_s"], second["step_s"], strict=True)]
     low, high = student(ratios)
-    losses = {
-        mechanism: [run["held_out_loss"] for run in report["training"][mechanism]]
-        for mechanism in ("shift", "attention")
-    }
-    gains = [theirs - ours for ours, theirs in zip(losses["shift"], losses["attention"], strict=True)]
+    losses = {arm: [run["held_out_loss"] for run in report["training"][arm]] for arm in (cheap, dear)}
+    gains = [theirs - ours for ours, theirs in zip(losses[cheap], losses[dear], strict=True)]
     gain = student(gains)
     return [
-        f"Fewer parameters in the U-Net: {shift['parameters']:,} with the shift, {attention['parameters']:,} with "
-        f"attention: this {VERDICTS[fewer]}.",
-        "",
-        f"A faster denoising step: {1e3 * fmean(shift['step_s']):.1f} ms with the shift, "
-        f"{1e3 * fmean(attention['step_s']):.1f} ms with attention, {fmean(ratios):.3f} times as long "
+        *lines,
+        f"A faster denoising step: {1e3 * fmean(first['step_s']):.1f} ms with {cheap}, "
+        f"{1e3 * fmean(second['step_s']):.1f} ms with {dear}, {fmean(ratios):.3f} times as long "
         f"({low:.3f} to {high:.3f} over {len(ratios)} rounds in turn): this {VERDICTS[verdict((low - 1, high - 1))]}.",
         "",
         "Held-out loss at the end of training, which the paper does not give: "
-        f"{fmean(losses['shift']):.4f} with the shift, {fmean(losses['attention']):.4f} with attention; "
-        f"attention − shift is {fmean(gains):+.4f} ({gain[0]:+.4f} to {gain[1]:+.4f} over seeds).",
+        f"{fmean(losses[cheap]):.4f} with {cheap}, {fmean(losses[dear]):.4f} with {dear}; "
+        f"{dear} − {cheap} is {fmean(gains):+.4f} ({gain[0]:+.4f} to {gain[1]:+.4f} over seeds).",
         "",
     ]
 
 
-def budget_lines(report: dict[str, Any]) -> list[str]:
+def budget_lines(study: Study, report: dict[str, Any]) -> list[str]:
     """What the models were given, read off the recipes that were run."""
-    options, recipe = report["options"], report["training"]["shift"][0]["recipe"]
+    options, recipe = report["options"], report["training"][study.arms[0].name][0]["recipe"]
     data, schedule, optimizer = recipe["data"], recipe["schedule"], recipe["optimizer"]
     video = next(iter(report["judged"].values()))[0]["protocol"]
     start = report["image_model"]["name"] or f"`digits/image`, trained here on {options['images']:,} images"
@@ -226,9 +169,14 @@ def budget_lines(report: dict[str, Any]) -> list[str]:
     images = recipe["loss"]["image_share"]
     return [
         f"- Start: one image model for all ({start}; SHA-256 {report['image_model']['sha256'][:12]}).",
-        f"- Training, the same for shift and attention but for the mechanism: {schedule['total_samples']:,} clips of "
+        f"- Training, the same for all but for the mechanism: {options['clips']:,} clips of "
         f"{data['num_frames']} frames in batches of {schedule['batch_size']}, learning rate {rate}, "
         f"{recipe['precision']}, seeds {', '.join(map(str, options['seeds']))}.",
+        *(
+            ["- Where Swap-CA is trained, its network has learned from half of the clips with plain addition before."]
+            if study.phases > 1
+            else []
+        ),
         f"- Share of the clips that were trained on as single images: {images:g}. The paper trains on clips alone.",
         f"- Judging: the protocol *digits* ([evaluate.md](evaluate.md)), the same {options['prompts']} prompts and "
         f"seeds of generation for all; {video['sampler']}, {video['num_inference_steps']} steps, guidance "
@@ -237,16 +185,16 @@ def budget_lines(report: dict[str, Any]) -> list[str]:
     ]
 
 
-def write_page(report: dict[str, Any], page: Path) -> None:
+def write_page(study: Study, report: dict[str, Any], page: Path) -> None:
     """Write the page, whole or not at all."""
     where, count = report["machine"], len(report["options"]["seeds"])
     lines = [
-        "# Results: the ablations of Latent-Shift, at laptop size",
+        f"# {study.title}",
         "",
         f"Made by `{report['command']}` on {where['processor']}, {where['threads']} threads, {where['device']}, at "
         f"{report['version']}. The command writes this page anew; do not edit it.",
         "",
-        *budget_lines(report),
+        *budget_lines(study, report),
         "",
         f"Shares of the prompts that are right, in percent: the mean of {count} training runs (95 % interval over "
         "these runs, Student's t; 95 % interval over prompts, Wilson's for shares and Student's for differences). "
@@ -255,17 +203,29 @@ def write_page(report: dict[str, Any], page: Path) -> None:
         "looks. What a small network on moving digits does is no measurement of the paper's.",
         "",
     ]
-    for section in SECTIONS:
+    for section in study.sections:
         lines += section_lines(section, report["judged"], report["comparisons"])
-        lines += cost_lines(report) if section is SHIFT_OR_ATTENTION else []
+        lines += cost_lines(report, *section.faster) if section.faster else []
     lines += ["## Pictures", "", f"Of the first training run (seed {report['options']['seeds'][0]}).", ""]
-    lines += ["![videos](pictures/ablation_videos.png)", "", "![images](pictures/ablation_images.png)", ""]
+    for kind in kinds(study):
+        lines += [f"![{kind}](pictures/{picture(study, kind)})", ""]
     replace_file(page, "\n".join(lines).encode())
 
 
-def draw_pictures(folders: dict[str, Path], pictures: Path) -> None:
+def kinds(study: Study) -> list[str]:
+    """Videos, images: what is judged."""
+    return list(dict.fromkeys(case.kind for case in study.cases))
+
+
+def picture(study: Study, kind: str) -> str:
+    """The file of a study's picture."""
+    return f"{study.name.replace('ablations', 'ablation')}_{kind}.png"
+
+
+def draw_pictures(study: Study, folders: dict[str, Path], pictures: Path) -> None:
     """The first prompts of the judged `folders` ({case: folder}): a row a prompt, a column a case."""
-    for kind, rows in (("videos", ON_VIDEO_SHEET), ("images", ON_IMAGE_SHEET)):
+    for kind in kinds(study):
+        rows = ON_VIDEO_SHEET if kind == "videos" else ON_IMAGE_SHEET
         own = {case.removesuffix(f", {kind}"): folder for case, folder in folders.items() if case.endswith(kind)}
         clips, captions = [], []
         for name in sorted(path.name for path in (next(iter(own.values())) / "clips").glob("*.npz"))[:rows]:
@@ -273,6 +233,6 @@ def draw_pictures(folders: dict[str, Path], pictures: Path) -> None:
                 with np.load(folder / "clips" / name, allow_pickle=False) as stored:
                     clips.append(stored["frames"])
                     captions.append(case if column else f"{case}: {stored['prompt']}")
-        path = pictures / f"ablation_{kind}.png"
+        path = pictures / picture(study, kind)
         scale = 2 if kind == "images" else 1
         write_contact_sheet(path, clips, captions, columns=len(own), frames_per_clip=FRAMES_OF_A_CLIP, scale=scale)

@@ -29,7 +29,7 @@ def modules(project):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         yield importlib.import_module("ablations"), importlib.import_module("ablations_page")
-    for name in ("ablations", "ablations_page"):
+    for name in ("ablations", "ablations_page", "ablation_studies"):
         sys.modules.pop(name, None)
 
 
@@ -104,7 +104,8 @@ def test_shares_say_how_sure_they_are(page):
     ],
 )
 def test_the_page_says_what_the_intervals_say(page, better, worse, said):
-    section = page.Section("Title", "The paper.", ("a", "b"), (page.Comparison("a", "b", "A is better"),))
+    studies = importlib.import_module("ablation_studies")
+    section = studies.Section("Title", "The paper.", ("a", "b"), (studies.Comparison("a", "b", "A is better"),))
     judge = {"judge": {"all": {"all": {"value": 1.0}}}, "num_prompts": 8}
     judged = {
         name: [{**one, **judge} for one in results(marks, marks)] for name, marks in (("a", better), ("b", worse))
@@ -143,7 +144,7 @@ def test_page_and_numbers_are_there(whole, ablations):
     folder, _ = whole
     report = json.loads((folder / "ablations.json").read_text())
     assert {name: len(runs) for name, runs in report["judged"].items()} == {
-        case.name: 1 if case.model == "image model" else 2 for case in ablations.CASES
+        case.name: 1 if case.model == "image model" else 2 for case in ablations.STUDIES["latent-shift"].cases
     }
     shift, attention = (report["training"][mechanism][1]["recipe"] for mechanism in ("shift", "attention"))
     assert shift["loss"]["image_share"] == 0 and shift["seed"] == 3 and shift["schedule"]["total_samples"] == 12
@@ -155,7 +156,7 @@ def test_page_and_numbers_are_there(whole, ablations):
     text = (folder / "docs" / "results.md").read_text()
     assert "Made by `python benchmarks/ablations.py --images 12" in text and f"at {report['version']}" in text
     assert "12 clips of 4 frames in batches of 4" in text and "ddpm, 2 steps, guidance 3" in text
-    for case in ablations.CASES:
+    for case in ablations.STUDIES["latent-shift"].cases:
         assert f"\n| {case.name} | " in text
     for picture in ("videos", "images"):
         assert (folder / "docs" / "pictures" / f"ablation_{picture}.png").stat().st_size > 1000

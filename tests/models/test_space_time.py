@@ -117,14 +117,19 @@ def test_swap_attention_begins_alike_with_the_same_seed(phase_one):
 
 
 def test_a_phase_one_of_another_shape_is_told(phase_one):
-    with pytest.raises(TimeloomError, match=r"another shape than asked for, 'temporal_mechanism\.\S+': \(.*goes on with"):
+    with pytest.raises(
+        TimeloomError, match=r"another shape than asked for, 'temporal_mechanism\.\S+': \(.*goes on with"
+    ):
         VideoUNet.from_pretrained(phase_one, swap={"width": 0.5})
 
 
 def test_half_a_swap_attention_is_refused(phase_one, tmp_path):
     VideoUNet.from_pretrained(phase_one, swap={}).save_pretrained(tmp_path / "two")
     tensors = load_file(tmp_path / "two" / WEIGHTS)
-    for key in ("temporal_mechanism.swaps.encoder_0.to_q.weight", "temporal_mechanism.convolutions.middle_0_0.conv1.2.bias"):
+    for key in (
+        "temporal_mechanism.swaps.encoder_0.to_q.weight",
+        "temporal_mechanism.convolutions.middle_0_0.conv1.2.bias",
+    ):
         fewer = {name: value for name, value in tensors.items() if name != key}
         save_file(fewer, tmp_path / "two" / WEIGHTS)
         with pytest.raises(TimeloomError, match=rf"1 tensor\(s\) missing, first '{key}'"):

@@ -78,7 +78,9 @@ def test_the_second_phase_begins_with_the_network_that_the_first_left(phase_one,
     inputs = torch.randn(2, 4, 4, 8, 14, generator=random), 500, torch.randn(2, 5, 16, generator=random)
     with torch.no_grad():
         assert torch.equal(task.unet.eval()(*inputs).sample, before(*inputs).sample)
-    Trainer(second, build_task(second, CPU), CPU).run()  # and every tensor of Swap-CA gets a gradient: the engine checks
+    Trainer(
+        second, build_task(second, CPU), CPU
+    ).run()  # and every tensor of Swap-CA gets a gradient: the engine checks
     after = VideoUNet.from_pretrained(tmp_path / "two/model", subfolder="unet")
     assert all(swap.proj_out.weight.any() for swap in after.temporal_mechanism.swaps.values())
     pipe = TextToVideoPipeline.from_pretrained(tmp_path / "two/model")
@@ -110,7 +112,9 @@ def test_sources_that_run_dry_are_told(phase_one):
 
 def test_a_first_phase_of_another_shape_is_one_sentence(phase_one, tiny_recipe, trained_runs, tmp_path):
     first = recipe_folder(phase_one[0]) / "model"
-    with pytest.raises(TimeloomError, match="another shape than asked for, 'temporal_mechanism.*goes on with the options"):
+    with pytest.raises(
+        TimeloomError, match="another shape than asked for, 'temporal_mechanism.*goes on with the options"
+    ):
         build_task(recipe_of(tiny_recipe, trained_runs, tmp_path, first, {**SWAP, "width": 1.0}), CPU)
 
 

@@ -288,7 +288,9 @@ def _read_folder(name: str, variant: str | None) -> tuple[Path, Model]:
 def _swap(options: ConvertOptions | InfoOptions) -> dict[str, Any]:
     """The options of `swap` that the command changes."""
     if options.swap and options.temporal not in ("swap", None):
-        raise TimeloomError(f"--swap has options of the mechanism swap; this is {options.temporal}. Say --temporal swap.")
+        raise TimeloomError(
+            f"--swap has options of the mechanism swap; this is {options.temporal}. Say --temporal swap."
+        )
     return {"swap": read_changes(options.swap)} if options.swap else {}
 
 

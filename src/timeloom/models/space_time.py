@@ -55,9 +55,7 @@ class TemporalConvolution(nn.Module):
         super().__init__()
 
         def convolution(before: int, after: int, *between: nn.Module) -> nn.Sequential:
-            return nn.Sequential(
-                nn.GroupNorm(groups, before), nn.SiLU(), *between, ConvolutionOverTime(before, after)
-            )
+            return nn.Sequential(nn.GroupNorm(groups, before), nn.SiLU(), *between, ConvolutionOverTime(before, after))
 
         self.conv1 = convolution(channels, inner)
         self.conv2 = convolution(inner, inner, nn.Identity())  # where ModelScope drops out: its names count it
@@ -160,7 +158,9 @@ class SwapMechanism(TemporalMechanism):
             else:
                 inner = _inner(HEADS_AT_INPUT * channels // heads, options.width, groups, HEADS_AT_INPUT)
                 self.attentions[place.name] = TemporalTransformer(channels, inner, HEADS_AT_INPUT, groups)
-            if place.first and place.level and options.skips:  # blocks of an encoder or decoder: a sampling lies between
+            if (
+                place.first and place.level and options.skips
+            ):  # blocks of an encoder or decoder: a sampling lies between
                 self.skips[place.block] = TemporalSkip(channels_before, channels)
             if not _swaps(place):
                 self.fusions[f"{place.name}_{place.module}"] = PointwiseFusion(channels)

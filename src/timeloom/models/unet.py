@@ -320,9 +320,7 @@ class VideoUNet(UNet2DConditionModel):
         """One ResNet block, its transformer where it has one, and the temporal mechanism's word after each."""
         mechanism = self.temporal_mechanism
 
-        def run(
-            x: Tensor, carried: Tensor | None, time_BD: Tensor, text_BLD: Tensor
-        ) -> tuple[Tensor, Tensor | None]:
+        def run(x: Tensor, carried: Tensor | None, time_BD: Tensor, text_BLD: Tensor) -> tuple[Tensor, Tensor | None]:
             x = self._resnet(layers.resnet, x, time_BD, num_frames)
             x, carried = mechanism.after_layer(x, num_frames, layers.resnet_place, carried)
             if layers.transformer is not None:

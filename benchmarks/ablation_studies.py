@@ -17,7 +17,7 @@ class Arm:
     changes: tuple[str, ...] = ()
     """To the recipe."""
     begins: str | None = None
-    """The arm whose model it goes on from, as a second phase; the image model without it. Each phase has half the clips."""
+    """The arm whose model it goes on from, as a second phase; the image model without it."""
 
 
 @dataclass(frozen=True)
@@ -182,16 +182,16 @@ VIDEOFACTORY = Study(
         ),
         Section(
             "Windows or global",
-            "The paper: 3D windows cost far less than global attention and lose nothing. Losing nothing is no direction, "
-            "so that only the difference stands here.",
+            "The paper: 3D windows cost far less than global attention and lose nothing. That is no direction, so that "
+            "only the difference stands here.",
             ("swap, videos", "swap, global, videos"),
             (Comparison("swap, videos", "swap, global, videos", None),),
             faster=("swap", "swap, global"),
         ),
         Section(
             "Temporal skip connections",
-            "The paper: skip connections between temporal modules on both sides of a down- or up-sampling make for better "
-            "integration over time.",
+            "The paper: skip connections between temporal modules on both sides of a down- or up-sampling make for "
+            "better integration over time.",
             ("swap, videos", "swap without skips, videos"),
             (Comparison("swap, videos", "swap without skips, videos", "Temporal skip connections help"),),
         ),

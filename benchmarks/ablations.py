@@ -78,7 +78,7 @@ class Options:
     runs: Path | None = None
     """Folder of the models and of what they make. Default: runs/ablations or runs/ablations_videofactory."""
     page: Path | None = None
-    """The page to write; its pictures go into pictures/ beside it. Default: docs/results.md or docs/results_videofactory.md."""
+    """The page to write; its pictures go into pictures/ beside it. Default: docs/results.md, or the paper's own."""
     results: Path | None = None
     """Every number, as JSON. Default: in benchmarks/results."""
 
@@ -179,7 +179,7 @@ def judge(options: Options, case: Case, run: int, model: Path) -> dict[str, Any]
 
 
 def time_steps(models: dict[str, list[Path]], options: Options) -> dict[str, Any]:
-    """Parameters of each U-Net that is timed, and seconds of a denoising step of a clip with guidance, the models in turn."""
+    """Parameters of each U-Net that is timed, and seconds of a denoising step with guidance, the models in turn."""
     kept = options.folder / "steps.json"
     if kept.is_file():
         return json.loads(kept.read_text(encoding="utf-8"))

@@ -41,7 +41,7 @@ class Options:
     """Time Swap-CA in windows and with global attention, and a denoising step with plain addition in its place."""
 
     size: Literal["zoo", "paper", "tiny"] = "zoo"
-    """zoo: the U-Net of digits-swap, and a layer of 64 channels. paper: VideoFactory's, 320. tiny: to try this file out."""
+    """zoo: the U-Net of digits-swap, a layer of 64 channels. paper: VideoFactory's, 320. tiny: to try this file out."""
     frames: tuple[int, ...] = (16, 32, 64)
     """Of the layer, whose latents are 43x24."""
     repeats: int = 5

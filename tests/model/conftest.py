@@ -52,7 +52,7 @@ def save_parts(folder, parts, index):
 
 
 def build_stable_diffusion(folder, second, unet=None, index=INDEX):
-    """Stable Diffusion 1.x, or 2.x: linear projections, heads 64 wide, a text encoder with GELU; or with a U-Net given."""
+    """Stable Diffusion 1.x, or 2.x: linear projections, heads 64 wide, a text encoder with GELU; or any U-Net given."""
     import torch
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 

@@ -89,7 +89,7 @@ def test_the_report_and_the_folder(modelscope_folder, tmp_path, run):
 
 def test_options_of_swap(modelscope_folder, tmp_path, run):
     words = ("--temporal", "swap", "--swap", "queries=none", "skips=false")
-    code, out, err = run("convert", modelscope_folder, tmp_path / "phase_one", *words, "--json")
+    code, _, err = run("convert", modelscope_folder, tmp_path / "phase_one", *words)
     assert code == 0, err
     assert json.loads((tmp_path / "phase_one/unet/config.json").read_text())["swap"]["queries"] == "none"
     assert {key.split(".")[1] for key in load_file(tmp_path / "phase_one" / WEIGHTS) if key.startswith("temporal")} == {

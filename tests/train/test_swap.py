@@ -113,7 +113,7 @@ def test_sources_that_run_dry_are_told(phase_one):
 def test_a_first_phase_of_another_shape_is_one_sentence(phase_one, tiny_recipe, trained_runs, tmp_path):
     first = recipe_folder(phase_one[0]) / "model"
     with pytest.raises(
-        TimeloomError, match="another shape than asked for, 'temporal_mechanism.*goes on with the options"
+        TimeloomError, match=r"another shape than asked for, 'temporal_mechanism.*goes on with the options"
     ):
         build_task(recipe_of(tiny_recipe, trained_runs, tmp_path, first, {**SWAP, "width": 1.0}), CPU)
 
@@ -134,7 +134,7 @@ def test_windows_larger_than_the_clips_are_refused(window, message, tiny_recipe,
 
 def test_heads_that_do_not_divide_are_refused(tiny_recipe, trained_runs, tmp_path):
     recipe = recipe_of(tiny_recipe, trained_runs, tmp_path, trained_runs / "image/model", {**SWAP, "heads": 3})
-    with pytest.raises(TimeloomError, match="swap.heads: 3 heads do not divide the 4 channels"):
+    with pytest.raises(TimeloomError, match=r"swap\.heads: 3 heads do not divide the 4 channels"):
         build_task(recipe, CPU)
 
 

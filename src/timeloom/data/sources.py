@@ -307,7 +307,6 @@ def describe_shares(data: DataOptions, training: ClipSource, samples: int) -> li
         share = float(weight / total)
         once = len(part) / share
         end = f"runs dry every {once:,.0f} samples and begins anew" if once < samples else "does not run dry"
-        lines.append(
-            f"{options.title}: {share:.1%} of every stretch of samples, its clips seen {samples / once:.3g} times; it {end}"
-        )
+        seen = f"its clips seen {samples / once:.3g} times"
+        lines.append(f"{options.title}: {share:.1%} of every stretch of samples, {seen}; it {end}")
     return lines

@@ -1,4 +1,4 @@
-"""Models in diffusers' folder format: Stable Diffusion 1.x and 2.x, LDM text2img-large, and ModelScope's text-to-video."""
+"""Models in diffusers' folder format: Stable Diffusion 1.x and 2.x, LDM text2img-large, ModelScope's text-to-video."""
 
 from __future__ import annotations
 

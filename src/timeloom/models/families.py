@@ -54,7 +54,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "text_encoder": ("CLIPTextModel", OPEN_CLIP_H),
         "prediction_type": "v_prediction",
     },
-    "modelscope": {  # its text-to-video model (arXiv 2308.06571) without the modules over time: where VideoFactory starts
+    "modelscope": {  # text-to-video (arXiv 2308.06571), its modules over time left out: where VideoFactory starts
         "unet": {**UNET, **HEADS_64_WIDE, "sample_size": 32, "cross_attention_dim": 1024},
         "vae": {**VAE, "sample_size": 512},
         "text_encoder": ("CLIPTextModel", OPEN_CLIP_H),

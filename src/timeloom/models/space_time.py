@@ -1,9 +1,9 @@
 """The space-time separable U-Net of VideoFactory: a 1D module over time beside each 2D module, and how the two join.
 
-Source: VideoFactory, arXiv 2305.10874, "High-Quality Text-to-Video Generation". The 1D modules are those of ModelScope's
-text-to-video U-Net (arXiv 2308.06571), from which the authors start, and keep the names of its tensors. Where x is the
-output of a 2D module and y that of the 1D module beside it, they are joined as z = x + y + change(x, y), the change zero
-at first: a 1×1 convolution, and at the end of each encoder and decoder block Swap-CA (swap.py).
+Source: VideoFactory, arXiv 2305.10874, "High-Quality Text-to-Video Generation". The 1D modules are those of
+ModelScope's text-to-video U-Net (arXiv 2308.06571), from which the authors start, and keep the names of its tensors.
+Where x is the output of a 2D module and y that of the 1D module beside it, they are joined as z = x + y + change(x, y),
+the change zero at first: a 1×1 convolution, and at the end of each encoder and decoder block Swap-CA (swap.py).
 
 Axes: B clips, F frames, N = B·F, C channels, H height, W width, P = H·W pixels.
 """

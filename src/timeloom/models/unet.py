@@ -9,8 +9,8 @@ Axes: B clips, F frames, N = B·F, C channels, H and W latent height and width, 
 from __future__ import annotations
 
 import inspect
-from pathlib import Path
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -29,7 +29,7 @@ from diffusers.models.unets.unet_2d_blocks import (
 )
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from timeloom.errors import TimeloomError, unknown_name
@@ -187,8 +187,9 @@ class VideoUNet(UNet2DConditionModel):
         """Load a U-Net folder strictly: safetensors alone, with every tensor of the network and no other.
 
         Takes the arguments of diffusers' method, and those of `__init__` that are to differ from the folder's config.
-        All tensors of the temporal mechanism may be missing (an image model's folder), or all of one of its modules that
-        changes nothing at first: they begin afresh. With `output_loading_info=True` the report comes back beside the network, and judging it is the caller's.
+        All tensors of the temporal mechanism may be missing (an image model's folder), or all of one of its modules
+        that changes nothing at first: they begin afresh. With `output_loading_info=True` the report comes back beside
+        the network, and judging it is the caller's.
 
         Raises:
             TimeloomError: the folder cannot be read, or a tensor is missing, extra or of another shape.
@@ -224,8 +225,8 @@ class VideoUNet(UNet2DConditionModel):
         return model
 
     def keys_that_begin(self, missing: set[str]) -> set[str]:
-        """Of tensors that a source lacks, those that training may begin with: all of the temporal mechanism's, or all of
-        one of its modules that changes nothing at first."""
+        """Of tensors that a source lacks, those that training may begin with: all of the temporal mechanism's, or all
+        of one of its modules that changes nothing at first."""
         keys = {f"{MECHANISM}{key}" for key in self.temporal_mechanism.state_dict()}
         if keys <= missing:
             return keys

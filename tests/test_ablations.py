@@ -222,3 +222,34 @@ def test_a_command_that_fails_stops_everything(ablations, capsys):
         ablations.timeloom("train", "no/such_recipe")
     assert stopped.value.code == 2
     assert "$ timeloom train no/such_recipe" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_videofactorys_ablations(ablations, tmp_path):
+    """Two phases where Swap-CA is trained, as many clips in all for every arm, and its own page."""
+    words = [
+        *("--paper", "videofactory", "--images", "12", "--clips", "16", "--seeds", "0", "1", "--prompts", "8"),
+        *("--steps", "1", "--rounds", "2", "--runs", str(tmp_path / "runs"), "--page", str(tmp_path / "results.md")),
+        *("--results", str(tmp_path / "ablations.json"), "--device", "cpu"),
+        *("--image-set", UNET, *TINY, "data.fps=2", "--set", *TINY, "data.num_frames=8", "data.fps=4"),
+    ]
+    assert ablations.main(words) == 0
+    report = json.loads((tmp_path / "ablations.json").read_text())
+    study = ablations.STUDIES["videofactory"]
+    assert {name: len(runs) for name, runs in report["judged"].items()} == {case.name: 2 for case in study.cases}
+    for arm in study.arms:
+        for seed, run in enumerate(report["training"][arm.name]):
+            model = run["recipe"]["model"]
+            begun = arm.begins.replace(" ", "-") if arm.begins else "image"
+            assert model["unet"] == str(tmp_path / "runs" / (f"{begun}-{seed}" if arm.begins else begun) / "model")
+            phases = arm.begins or arm.name.startswith("first phase")
+            assert run["recipe"]["schedule"]["total_samples"] == (8 if phases else 16)
+    asked = {arm.name: report["training"][arm.name][0]["recipe"]["model"]["swap"] for arm in study.arms}
+    assert [asked[name]["queries"] for name in ("plain addition", "spatial asks", "temporal asks", "swap")] == [
+        *("none", "spatial", "temporal", "spatial_first")
+    ]
+    assert asked["swap, global"]["window"] == [0, 0, 0] and not asked["swap without skips"]["skips"]
+    text = (tmp_path / "results.md").read_text()
+    assert all(f"## {section.title}\n" in text for section in study.sections)
+    assert "half of the clips with plain addition before" in text and "ablation_videofactory_videos.png" in text
+    assert (tmp_path / "pictures" / "ablation_videofactory_videos.png").stat().st_size > 1000

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from timeloom.data.write import replace_file
 from timeloom.device import choose_device
+from timeloom.model_files import quiet_libraries
 from timeloom.models.cost import measure
 from timeloom.models.families import FAMILIES
 from timeloom.models.swap import SwapAttention
@@ -175,6 +176,7 @@ def graph_breaks() -> int:
     return torch._dynamo.explain(unet)(torch.ones(size.latents_BFCHW), 500, torch.ones(size.text_BLD)).graph_break_count
 
 
+@quiet_libraries()
 def main(args: list[str]) -> int:
     """Measure, print, write."""
     options = parse(Options, args, prog="python benchmarks/swap_attention.py")

@@ -88,3 +88,17 @@ def test_operations_are_counted(denoiser):
     (attention, _), (product, moved) = bound.operations
     assert attention == 2 * 2 * 2 * 8 * 8 * 4
     assert (product, moved) == (2 * 3 * 5 * 7, 4 * (15 + 35 + 21))
+
+
+def test_swap_attention(project, monkeypatch, tmp_path):
+    swap_attention = benchmark(project, monkeypatch, "swap_attention")
+    output = tmp_path / "tiny.json"
+    words = ["--size", "tiny", "--frames", "8", "16", "--repeats", "1", "--device", "cpu", "--output", str(output)]
+    assert swap_attention.main(words) == 0
+    report = json.loads(output.read_text())
+    few, many = report["layer"]["8"], report["layer"]["16"]
+    assert many["windows"]["flops"] == 2 * few["windows"]["flops"]  # windows grow as the tokens do
+    assert many["global"]["flops"] > 2 * few["global"]["flops"]
+    assert report["step"]["Swap-CA"]["flops"] > report["step"]["plain addition"]["flops"]
+    assert report["step"]["plain addition"]["time_ratio"] == 1
+    assert report["graph_breaks"] == 0

@@ -15,7 +15,15 @@ from timeloom.schema import check
 from timeloom.train.command import TrainOptions
 from timeloom.train.recipe import Recipe, load_recipe
 
-PAGES = ("README.md", "docs/train.md", "docs/finetune.md", "docs/webvid.md", "docs/cluster.md", "docs/adapter.md", "docs/swap.md")
+PAGES = (
+    "README.md",
+    "docs/train.md",
+    "docs/finetune.md",
+    "docs/webvid.md",
+    "docs/cluster.md",
+    "docs/adapter.md",
+    "docs/swap.md",
+)
 OPTIONS = {("data", "view"): ViewOptions, ("model", "convert"): ConvertOptions, ("model", "info"): InfoOptions}
 
 

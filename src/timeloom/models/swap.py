@@ -62,11 +62,11 @@ def _attend_in_boxes(query: Tensor, key: Tensor, value: Tensor, frames: Run, row
     """Attention in all windows of one shape, cut out of the whole: (B, f, h, w, A, D/A)."""
     counts = {"nf": frames[2], "nh": rows[2], "nw": columns[2]}
     f, h, w = (slice(first, first + length * count) for first, length, count in (frames, rows, columns))
-    windows = (
+    query, key, value = (
         rearrange(each[:, f, h, w], "b (nf f) (nh h) (nw w) a d -> (b nf nh nw) a (f h w) d", **counts)
         for each in (query, key, value)
     )
-    mixed = F.scaled_dot_product_attention(*windows)
+    mixed = F.scaled_dot_product_attention(query, key, value)
     sides = {"f": frames[1], "h": rows[1], "w": columns[1]}
     return rearrange(mixed, "(b nf nh nw) a (f h w) d -> b (nf f) (nh h) (nw w) a d", **counts, **sides)
 
@@ -130,7 +130,7 @@ class SwapAttention(nn.Module):
         temporal = self.proj_in_temporal(self._tokens(self.norm_temporal, temporal_NCHW, num_frames))
         query, answer = (spatial, temporal) if self.asks == "spatial" else (temporal, spatial)
         hidden = self._attention(self.norm_query(query), self.norm_answer(answer)) + query
-        if self.feed_forward is not None:
+        if self.feed_forward is not None and self.norm_hidden is not None:
             hidden = self.feed_forward(self.norm_hidden(hidden)) + hidden
         change_NCHW = self.proj_out(hidden).flatten(0, 1).permute(0, 3, 1, 2)
         return spatial_NCHW + temporal_NCHW + change_NCHW
@@ -142,11 +142,11 @@ class SwapAttention(nn.Module):
 
     def _attention(self, query: Tensor, answer: Tensor) -> Tensor:
         """Multi-head cross-attention in windows, (B, F, H, W, D) in and out."""
-        heads = (
+        query, key, value = (
             project(tokens).unflatten(-1, (self.heads, -1))
             for project, tokens in ((self.to_q, query), (self.to_k, answer), (self.to_v, answer))
         )
-        return self.to_out(window_attention(*heads, window=self.window, shift=self._shift(query.shape[1])).flatten(-2))
+        return self.to_out(window_attention(query, key, value, self.window, self._shift(query.shape[1])).flatten(-2))
 
     def _shift(self, num_frames: int) -> int:
         """Of the windows at so many frames: windows longer than the clip end with it, and have nothing to shift."""

@@ -1,11 +1,13 @@
-"""The Latent-Shift paper's ablations (arXiv 2304.08477, Sec. 4.3, 4.4) at laptop size: trained, judged, written down.
+"""The papers' ablations at laptop size, trained, judged, written down: Latent-Shift's (arXiv 2304.08477, Sec. 4.3, 4.4) and
+VideoFactory's (arXiv 2305.10874, Tab. 2).
 
 python benchmarks/ablations.py --image-model runs/digits/image_fine/model
+python benchmarks/ablations.py --paper videofactory --image-model runs/digits/image_fine/model
 python benchmarks/ablations.py                                               # trains the image model too
 python benchmarks/ablations.py --clips 3000 --prompts 32 --runs runs/trial   # a first look
 
-One image model goes on as a video model with the shift and with attention, the same clips and seeds for both. Then
-`timeloom evaluate papers` compares all of them, with their mechanism and without it, and writes its part of
+One image model goes on as a video model with each mechanism that a paper compares (ablation_studies.py), the same clips
+and seeds for all. Then `timeloom evaluate papers` compares all of them, with their mechanism and without it, and writes its part of
 docs/results.md. Each step is a `timeloom` command, printed before it runs. Stopped and started again, it goes on:
 training from its last checkpoint, and what is trained or judged stays.
 """
@@ -17,6 +19,9 @@ import shlex
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
+
+from ablation_studies import STUDIES, Arm, Study
 
 from timeloom import __version__, cli
 from timeloom.data.write import replace_file
@@ -26,8 +31,6 @@ from timeloom.generate.model_folder import find_model
 from timeloom.model_files import read_json
 from timeloom.options import parse, require_at_least
 
-TITLE = "Trained alike: shift and attention from one image model"
-MECHANISMS = ("shift", "attention")
 FROZEN = "digits-shift"
 """Whose autoencoder and text encoder an image model is trained with here: they have seen no U-Net."""
 FREE = {"seeds", "prompts", "sampler", "steps", "guidance", "batch_size", "rounds", "device", "runs", "page"}
@@ -36,8 +39,10 @@ FREE = {"seeds", "prompts", "sampler", "steps", "guidance", "batch_size", "round
 
 @dataclass(frozen=True)
 class Options:
-    """Train, judge and compare what the Latent-Shift paper's ablations compare. Run again to go on."""
+    """Train, judge and compare what a paper's ablations compare. Run again to go on."""
 
+    paper: Literal["latent-shift", "videofactory"] = "latent-shift"
+    """Whose ablations."""
     image_model: str | None = None
     """Model that all start from; its U-Net must have seen no video. Default: trains digits/image."""
     images: int = 256_000
@@ -45,9 +50,9 @@ class Options:
     image_set: list[str] = field(default_factory=list)
     """Changes to the recipe digits/image, likewise: optimizer.learning_rate=5e-4."""
     clips: int = 12_000
-    """Clips that each video model is trained on."""
+    """Clips that each video model is trained on; a second phase and the first that it goes on from have half of them."""
     set: list[str] = field(default_factory=list)
-    """Changes to both video recipes."""
+    """Changes to all video recipes."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Training runs of each mechanism: two at least, three for the record."""
     prompts: int = 128
@@ -64,10 +69,20 @@ class Options:
     """How often a denoising step is timed."""
     device: str = "auto"
     """cpu, cuda, ...; auto takes an accelerator where there is one."""
-    runs: Path = Path("runs/ablations")
-    """Folder of the models and of what they make."""
+    runs: Path | None = None
+    """Folder of the models and of what they make. Default: runs/ablations or runs/ablations_videofactory."""
     page: Path = Path("docs/results.md")
-    """The page to write; its pictures go into pictures/ beside it, the numbers into results/ablations.json."""
+    """The page to write; its pictures go into pictures/ beside it, the numbers into results/ beside it."""
+
+    @property
+    def study(self) -> Study:
+        """What is trained."""
+        return STUDIES[self.paper]
+
+    @property
+    def folder(self) -> Path:
+        """Of the runs."""
+        return self.runs or Path("runs") / self.study.name
 
 
 def timeloom(*words: str) -> None:
@@ -92,12 +107,12 @@ def claim(options: Options) -> None:
                 f"--image-model {options.image_model} is a video model; start from one of images alone."
             )
         wanted["image_model_sha256"] = hash_model(image)
-    label = options.runs / "options.json"
+    label = options.folder / "options.json"
     if label.is_file():
         known = json.loads(label.read_text(encoding="utf-8"))
         if differ := [name for name in {**known, **wanted} if known.get(name) != wanted.get(name)]:
             raise TimeloomError(
-                f"{options.runs} was begun with other options ({', '.join(differ)}). "
+                f"{options.folder} was begun with other options ({', '.join(differ)}). "
                 "Choose another --runs, or remove it to start anew."
             )
     replace_file(label, json.dumps(wanted, indent=2).encode())
@@ -111,23 +126,39 @@ def train(recipe: str, folder: Path, device: str, changes: list[str]) -> Path:
     return model
 
 
-def train_all(options: Options) -> None:
-    """The image model, or a link to it, and of each mechanism a run for each seed."""
-    if options.image_model:
-        image = options.runs / "image" / "model"
-        image.parent.mkdir(parents=True, exist_ok=True)
-        if not image.is_symlink():
-            image.symlink_to(find_model(options.image_model).resolve(), target_is_directory=True)
-    else:
+def train_image(options: Options) -> Path:
+    """The image model that all start from, or a link to it."""
+    if options.image_model is None:
         budget = [f"model.vae={FROZEN}", f"model.text_encoder={FROZEN}", f"schedule.total_samples={options.images}"]
-        image = train("digits/image", options.runs / "image", options.device, [*budget, *options.image_set])
-    start = [f"model.{part}={image}" for part in ("vae", "text_encoder", "unet")]
+        return train("digits/image", options.folder / "image", options.device, [*budget, *options.image_set])
+    image = options.folder / "image" / "model"
+    image.parent.mkdir(parents=True, exist_ok=True)
+    if not image.is_symlink():
+        image.symlink_to(find_model(options.image_model).resolve(), target_is_directory=True)
+    return image
+
+
+def train_all(options: Options) -> list[Path]:
+    """Every arm's runs, one a seed; the folders of those that are compared, the image model's among them."""
+    image, study = train_image(options), options.study
+    compared = [image.parent]
     # No single frames in training: whether images survive is what the paper asks, and it trains on clips alone.
-    changes = [*start, f"schedule.total_samples={options.clips}", "loss.image_share=0.0", *options.set]
+    common = ["loss.image_share=0.0", *options.set]
     for seed in options.seeds:
-        for mechanism in MECHANISMS:
-            folder = options.runs / f"{mechanism}-{seed}"
-            train(f"digits/video_{mechanism}", folder, options.device, [*changes, f"seed={seed}"])
+        models: dict[str | None, Path] = {None: image}
+        for arm in study.arms:
+            start = [f"model.{part}={models[arm.begins]}" for part in ("vae", "text_encoder", "unet")]
+            budget = [f"schedule.total_samples={clips_of(arm, study, options.clips)}", f"seed={seed}"]
+            run = options.folder / f"{arm.slug}-{seed}"
+            models[arm.name] = train(arm.recipe, run, options.device, [*start, *common, *arm.changes, *budget])
+            if not study.is_phase(arm):
+                compared.append(run)
+    return compared
+
+
+def clips_of(arm: Arm, study: Study, clips: int) -> int:
+    """Half of them where it is one of two phases."""
+    return clips // 2 if arm.begins or study.is_phase(arm) else clips
 
 
 def main(args: list[str]) -> int:
@@ -137,9 +168,9 @@ def main(args: list[str]) -> int:
     if len(set(options.seeds)) < max(2, len(options.seeds)) or min(options.seeds) < 0:
         raise TimeloomError("--seeds needs at least two different numbers from 0 on: an interval is over the seeds.")
     claim(options)
-    train_all(options)
-    words = ["--models", str(options.runs), "--name", "ablations", "--title", TITLE]
-    words += ["--output", str(options.runs / "judged")]
+    runs = train_all(options)
+    words = ["--models", *map(str, runs), "--name", options.study.name, "--title", options.study.title]
+    words += ["--output", str(options.folder / "judged")]
     words += ["--num-prompts", str(options.prompts), "--sampler", options.sampler, "--steps", str(options.steps)]
     words += ["--guidance", str(options.guidance), "--batch-size", str(options.batch_size), "--samplings"]
     words += ["--rounds", str(options.rounds), "--device", options.device, "--page", str(options.page)]

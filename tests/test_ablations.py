@@ -30,7 +30,8 @@ def ablations(project):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         yield importlib.import_module("ablations")
-    sys.modules.pop("ablations", None)
+    for name in ("ablations", "ablation_studies"):
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +133,23 @@ def test_stopped_it_goes_on_to_the_same_numbers(whole, ablations, monkeypatch):
 def test_a_folder_belongs_to_one_set_of_options(whole, ablations):
     with pytest.raises(TimeloomError, match=r"begun with other options \(clips\)"):
         ablations.main([*whole[1], "--clips", "16"])
+
+
+def test_the_other_paper_trains_in_two_phases(ablations, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(ablations, "timeloom", lambda *words: seen.append(words))
+    monkeypatch.setattr(ablations, "claim", lambda options: None)
+    words = ["--paper", "videofactory", "--runs", str(tmp_path), "--image-model", "digits-shift", "--clips", "40"]
+    assert ablations.main([*words, "--seeds", "0", "1"]) == 0
+    *trainings, papers = seen
+    runs = {next(word for word in one if word.startswith("output=")): one for one in trainings}
+    assert len(runs) == len(trainings) == 20
+    swap = runs[f"output={tmp_path}/swap-global-1"]
+    assert f"model.unet={tmp_path}/first-phase-1/model" in swap and "schedule.total_samples=20" in swap
+    assert "schedule.total_samples=40" in runs[f"output={tmp_path}/shift-0"]
+    models = papers[papers.index("--models") + 1 : papers.index("--name")]
+    assert f"{tmp_path}/image" in models and len(models) == 1 + 2 * 8
+    assert not [model for model in models if "phase" in model]
 
 
 @pytest.mark.parametrize("seeds", [("0",), ("1", "1"), ("-1", "0")])

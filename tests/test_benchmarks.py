@@ -98,3 +98,17 @@ def test_upscale(project, monkeypatch, tmp_path):
     report = json.loads(output.read_text())
     assert list(report["cases"]) == [module.NAIVE, module.FP32, module.BF16, module.BICUBIC]
     assert report["cases"][module.NAIVE]["faster_than_naive"] == 1 and report["flops_a_frame"] > 0
+
+
+def test_swap_attention(project, monkeypatch, tmp_path):
+    swap_attention = benchmark(project, monkeypatch, "swap_attention")
+    output = tmp_path / "tiny.json"
+    words = ["--size", "tiny", "--frames", "8", "16", "--repeats", "1", "--device", "cpu", "--output", str(output)]
+    assert swap_attention.main(words) == 0
+    report = json.loads(output.read_text())
+    few, many = report["layer"]["8"], report["layer"]["16"]
+    assert many["windows"]["flops"] == 2 * few["windows"]["flops"]  # windows grow as the tokens do
+    assert many["global"]["flops"] > 2 * few["global"]["flops"]
+    assert report["step"]["Swap-CA"]["flops"] > report["step"]["plain addition"]["flops"]
+    assert report["step"]["plain addition"]["time_ratio"] == 1
+    assert report["graph_breaks"] == 0

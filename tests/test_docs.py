@@ -27,6 +27,7 @@ PAGES = (
     "docs/cluster.md",
     "docs/adapter.md",
     "docs/evaluate.md",
+    "docs/swap.md",
 )
 OPTIONS = {
     ("data", "view"): ViewOptions,

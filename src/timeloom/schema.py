@@ -17,6 +17,17 @@ class Schema(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def read_changes(overrides: list[str]) -> dict[str, Any]:
+    """Options from `key.subkey=value` words, whose values are YAML.
+
+    Raises:
+        TimeloomError: a word that is none.
+    """
+    raw: dict[str, Any] = {}
+    _change(raw, overrides)
+    return raw
+
+
 AnySchema = TypeVar("AnySchema", bound=Schema)
 
 
@@ -32,7 +43,12 @@ def read_yaml(path: Path, overrides: list[str] | None = None) -> dict[str, Any]:
         raise TimeloomError(f"{path} is not readable as YAML: {error}") from error
     if not isinstance(raw, dict):
         raise TimeloomError(f"{path}: a mapping of options is expected here.")
-    for override in overrides or []:
+    _change(raw, overrides or [])
+    return raw
+
+
+def _change(raw: dict[str, Any], overrides: list[str]) -> None:
+    for override in overrides:
         dotted, equals, value = override.partition("=")
         if not equals:
             raise TimeloomError(f"A change reads key.subkey=value, not {override!r}.")
@@ -43,7 +59,6 @@ def read_yaml(path: Path, overrides: list[str] | None = None) -> dict[str, Any]:
             if not isinstance(target, dict):
                 raise TimeloomError(f"{dotted}: {group} is not a group of options.")
         target[key] = yaml.safe_load(value)
-    return raw
 
 
 def check(schema: type[AnySchema], raw: dict[str, Any], path: Path) -> AnySchema:

@@ -51,8 +51,8 @@ def save_parts(folder, parts, index):
     return folder
 
 
-def build_stable_diffusion(folder, second):
-    """Stable Diffusion 1.x, or 2.x: linear projections, heads 64 wide, a text encoder with GELU."""
+def build_stable_diffusion(folder, second, unet=None, index=INDEX):
+    """Stable Diffusion 1.x, or 2.x: linear projections, heads 64 wide, a text encoder with GELU; or any U-Net given."""
     import torch
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -73,13 +73,15 @@ def build_stable_diffusion(folder, second):
             eos_token_id=tokenizer.eos_token_id,
         )
     )
-    if second:
+    if unet is not None:
+        pass
+    elif second:
         heads = {"block_out_channels": (64, 128), "attention_head_dim": (1, 2), "use_linear_projection": True}
         unet = tiny_unet(128, **heads)
     else:
         unet = tiny_unet(64, block_out_channels=(32, 64), attention_head_dim=8)
     parts = {"unet": unet, "vae": tiny_vae(), "text_encoder": text_encoder, "tokenizer": tokenizer}
-    return save_parts(folder, parts, INDEX)
+    return save_parts(folder, parts, index)
 
 
 @pytest.fixture(scope="session")
@@ -92,6 +94,30 @@ def sd1_folder(tmp_path_factory) -> Path:
 def sd2_folder(tmp_path_factory) -> Path:
     """A tiny Stable Diffusion 2.x. Do not write to it: copy it first."""
     return build_stable_diffusion(tmp_path_factory.mktemp("models") / "sd2", second=True)
+
+
+@pytest.fixture(scope="session")
+def modelscope_folder(tmp_path_factory) -> Path:
+    """A tiny ModelScope text-to-video, no tensor of it zero. Do not write to it: copy it first."""
+    import torch
+    from diffusers import UNet3DConditionModel
+
+    torch.manual_seed(3)
+    unet = UNet3DConditionModel(
+        sample_size=8,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
+        up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
+        norm_num_groups=4,
+        cross_attention_dim=128,
+        attention_head_dim=8,
+    )
+    for parameter in unet.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    index = {**INDEX, "_class_name": "TextToVideoSDPipeline", "unet": ["diffusers", "UNet3DConditionModel"]}
+    return build_stable_diffusion(tmp_path_factory.mktemp("models") / "modelscope", True, unet, index)
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,17 @@ def test_latent_vdm_has_the_papers_size():
     )
 
 
+def test_videofactory_has_the_papers_size():
+    """2.04 B: with a feed-forward network in Swap-CA, whose 12 C² at eight places make the difference to 1.95 B."""
+    counts = count_parameters(known_model("modelscope"), "swap")
+    assert counts["total"] == pytest.approx(2.04e9, rel=0.001)
+    less = count_parameters(known_model("modelscope"), "swap", {"feed_forward": False})
+    squares = sum(width**2 for width in (320, 640, 1280, 1280)) * 2
+    assert counts["total"] - less["total"] == pytest.approx(12 * squares, rel=0.001)
+    first = count_parameters(known_model("modelscope"), "swap", {"queries": "none"})
+    assert counts["total"] - first["total"] == pytest.approx(19 * squares, rel=0.002)
+
+
 @pytest.mark.parametrize(("name", "millions"), [("sd15", (859.5, 83.7, 123.1)), ("sd21", (865.9, 83.7, 340.4))])
 def test_stable_diffusion_has_its_known_size(name, millions):
     counts = count_parameters(known_model(name), "none")

@@ -64,7 +64,7 @@ def test_samples_do_not_depend_on_their_batch(tiny_recipe, trained_runs):
     with torch.no_grad():
         whole, metrics = task.loss(batch, SampleRandom(0, numbers))
         alone = [task.loss(batch.part(n, n + 1), SampleRandom(0, [n]))[0] for n in numbers]
-    assert {"video", "image"} == set(metrics)
+    assert {"video", "image", "share/images"} == set(metrics)
     torch.testing.assert_close(whole, torch.stack(alone).mean())
 
 

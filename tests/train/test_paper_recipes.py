@@ -203,3 +203,15 @@ def test_the_papers_recipes_run_for_two_steps_one_after_the_other(trained_runs, 
     printed = capsys.readouterr().out
     assert "webvid webvid/train.csv: 6 found, 6 used" in printed
     assert "ucf-101 ucf101/lists: 6 found, 6 used" in printed
+
+
+def test_videofactorys_phases_are_one_run_but_for_swap_attention():
+    first, second = (
+        load_recipe(recipes.find(f"paper/videofactory_hdvg_webvid{name}")).model_dump(mode="json")
+        for name in ("_add", "")
+    )
+    assert {key for key in first if first[key] != second[key]} == {"output", "seed", "model"}
+    assert (first["model"]["swap"]["queries"], second["model"]["swap"]["queries"]) == ("none", "spatial_first")
+    assert second["model"]["unet"] == f"{first['output']}/model"
+    assert (second["data"]["height"], second["data"]["width"]) == (192, 344)
+    assert [source["source"] for source in second["data"]["sources"]] == ["hd-vg-130m", "webvid"]

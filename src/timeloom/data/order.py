@@ -9,9 +9,11 @@ fill a batch: a bucket's last clips of an epoch share their batch with the first
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import accumulate
 from math import gcd, lcm
 
 import numpy as np
@@ -138,6 +140,7 @@ class Order:
     ) -> None:
         self.source, self.seed, self.batch_size = source, seed, batch_size
         parts = parts_of(source)
+        self._firsts = [0, *accumulate(len(part) for part, _ in parts)][:-1]
         shares = [weight for _, weight in parts]
         places = [_assign(part, window, sizes) for part, _ in parts]
         self.windows = [
@@ -194,6 +197,11 @@ class Order:
         chosen = bucket.shuffles[stream](item)
         index = first + int(chosen if members is None else members[chosen])
         return Sample(number, index, bucket.window, epoch=item // bucket.shuffles[stream].size)
+
+    def shares(self, numbers: Sequence[int]) -> list[float]:
+        """Of these samples, the share that each source gives."""
+        own = [bisect_right(self._firsts, self(number).index) - 1 for number in numbers]
+        return [own.count(place) / len(own) for place in range(len(self._firsts))]
 
     def clips(self) -> Iterator[tuple[int, Window]]:
         """Every clip once, with what is drawn of it."""

@@ -299,3 +299,19 @@ def describe_sources(data: DataOptions, training: ClipSource, held_out: ClipSour
         for options, (part, _) in zip(data.chosen, parts_of(training), strict=True)
     ]
     return [*lines, f"clips: {len(training):,} to train on, {len(held_out):,} held out"]
+
+
+def describe_shares(data: DataOptions, training: ClipSource, samples: int) -> list[str]:
+    """Of several sources, what share of so many training samples each gives, and when it runs dry and begins anew."""
+    if len(data.sources) < 2:
+        return []
+    parts = parts_of(training)
+    total = sum((weight for _, weight in parts), Fraction(0))
+    lines = []
+    for options, (part, weight) in zip(data.sources, parts, strict=True):
+        share = float(weight / total)
+        once = len(part) / share
+        end = f"runs dry every {once:,.0f} samples and begins anew" if once < samples else "does not run dry"
+        seen = f"its clips seen {samples / once:.3g} times"
+        lines.append(f"{options.title}: {share:.1%} of every stretch of samples, {seen}; it {end}")
+    return lines

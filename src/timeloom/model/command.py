@@ -5,6 +5,7 @@ timeloom model merge sd15 runs/motion/adapter sd15-motion
 timeloom model diff sd15 sd15-tuned motion.safetensors
 timeloom model info digits-shift
 timeloom model info --config ldm-text2img-large --temporal attention
+timeloom model info --config modelscope --temporal swap --frames 16 --height 192 --width 344
 timeloom model push runs/video/model me/my-model --private
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,6 +22,7 @@ import tyro
 
 from timeloom import options as command_options
 from timeloom.errors import TimeloomError, unknown_name
+from timeloom.schema import read_changes
 
 if TYPE_CHECKING:
     from timeloom.model.parts import Model
@@ -42,15 +44,18 @@ class ConvertOptions:
     source is taken, or named with the reason why not."""
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
-    """A diffusers folder, a Hub id, a zoo name, or a single-file checkpoint (.safetensors, .ckpt) of SD 1.x or 2.x."""
+    """A diffusers folder (of ModelScope's text-to-video too), a Hub id, a zoo name, or a single-file checkpoint
+    (.safetensors, .ckpt) of SD 1.x or 2.x."""
     destination: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")]
     """Folder to write."""
     temporal: str = "shift"
-    """What lets frames see each other: shift (Latent-Shift), attention (Latent-VDM), or none."""
+    """What lets frames see each other: shift (Latent-Shift), attention (Latent-VDM), swap (VideoFactory), or none."""
     shift_fraction: float | None = None
     """Share of the channels that the shift takes from each neighbouring frame. Default: the model's, or 0.25."""
     shift_placement: str | None = None
     """residual_end (as the paper draws it) or residual_start. Default: the model's, or residual_end."""
+    swap: list[str] = field(default_factory=list)
+    """Options of swap, in YAML: --swap queries=none window=[8,8,8]. Default: the model's, or VideoFactory's."""
     num_frames: int | None = None
     """Frames of a clip that generation makes unless told otherwise. Default: the model's, or 16."""
     fps: float | None = None
@@ -121,9 +126,11 @@ class InfoOptions:
     model: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="MODEL")] = None
     """A zoo name, a model folder, a single-file checkpoint, or a Hub id in the local cache."""
     config: str | None = None
-    """A well-known model in place of MODEL, without its weights: sd15, sd21 or ldm-text2img-large."""
+    """A well-known model in place of MODEL, without its weights: sd15, sd21, ldm-text2img-large or modelscope."""
     temporal: str | None = None
-    """Ask about another temporal mechanism than the model's: none, shift, attention."""
+    """Ask about another temporal mechanism than the model's: none, shift, attention, swap."""
+    swap: list[str] = field(default_factory=list)
+    """Options of swap, in YAML: --swap queries=none. Default: the model's, or VideoFactory's."""
     frames: int | None = None
     """Frames of a clip. Default: the model's, or 16."""
     height: int | None = None
@@ -190,7 +197,7 @@ def convert(options: ConvertOptions) -> int:
     source = find_source(options.source, options.variant, download=True)
     model = _read_for_conversion(source, options)
     temporal = {"temporal": options.temporal}
-    temporal |= _given(options, "shift_fraction", "shift_placement")
+    temporal |= _given(options, "shift_fraction", "shift_placement") | _swap(options)
     defaults = _given(options, "num_frames", "fps", "height", "width")
     dtype = DTYPES[options.dtype] if options.dtype else None
     report = write(model, source, options.destination, temporal, defaults, dtype, options.overwrite, options.seed)
@@ -278,6 +285,15 @@ def _read_folder(name: str, variant: str | None) -> tuple[Path, Model]:
     return source, read_folder(source, variant)
 
 
+def _swap(options: ConvertOptions | InfoOptions) -> dict[str, Any]:
+    """The options of `swap` that the command changes."""
+    if options.swap and options.temporal not in ("swap", None):
+        raise TimeloomError(
+            f"--swap has options of the mechanism swap; this is {options.temporal}. Say --temporal swap."
+        )
+    return {"swap": read_changes(options.swap)} if options.swap else {}
+
+
 def _given(options: Any, *names: str) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
@@ -308,6 +324,7 @@ def info(options: InfoOptions) -> int:
     model, name = _open(options)
     use = Use(
         temporal=options.temporal,
+        swap=_swap(options).get("swap", {}),
         num_frames=options.frames,
         height=options.height,
         width=options.width,

@@ -66,7 +66,8 @@ def convert(
     """Write `model`, read from `source`, as the folder `destination`: whole, or not at all.
 
     Args:
-        temporal: options of `VideoUNet` that are to differ from the model's own; `temporal` among them.
+        temporal: options of `VideoUNet` that are to differ from the model's own; `temporal` among them. Those of `swap`
+            are added to the model's.
         defaults: of generation, for model_index.json, in place of the model's own.
         dtype: of the weights; None keeps each as it is stored.
         overwrite: replace a model folder that exists.
@@ -78,6 +79,8 @@ def convert(
     """
     if model.tokenizer is None:
         raise ValueError("a model is written with its tokenizer")
+    if temporal["temporal"] == "swap":
+        temporal = {**temporal, "swap": {**(model.unet.config.get("swap") or {}), **temporal.get("swap", {})}}
     changes = {part.name: temporal if part is model.unet else {} for part in model.parts}
     networks = {part.name: on_meta(part, **changes[part.name]) for part in model.parts}
     fits = {part.name: fit(part, networks[part.name]) for part in model.parts}

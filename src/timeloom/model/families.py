@@ -14,7 +14,7 @@ from timeloom.models.unet import VideoUNet
 
 
 def known_model(name: str) -> Model:
-    """A well-known image model without weights: sd15, sd21 or ldm-text2img-large.
+    """A well-known image model without weights: sd15, sd21, ldm-text2img-large or modelscope.
 
     Raises:
         TimeloomError: an unknown name.

@@ -1,4 +1,4 @@
-"""Models in diffusers' folder format: Stable Diffusion 1.x and 2.x, and LDM text2img-large."""
+"""Models in diffusers' folder format: Stable Diffusion 1.x and 2.x, LDM text2img-large, ModelScope's text-to-video."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import nn
 
 from timeloom import zoo
 from timeloom.errors import TimeloomError
+from timeloom.model import model_scope
 from timeloom.model.parts import Model, Part
 from timeloom.model_files import INDEX, read_json
 from timeloom.models.text_encoders import TEXT_ENCODERS
@@ -21,7 +22,7 @@ from timeloom.models.unet import VideoUNet
 from timeloom.weight_files import Stored, find_weights, read_weights
 
 DEFAULTS = ("num_frames", "fps", "height", "width", "num_inference_steps", "guidance_scale", "sampler")
-UNETS = ("UNet2DConditionModel", "VideoUNet")
+UNETS = ("UNet2DConditionModel", "VideoUNet", "UNet3DConditionModel")
 FOLDERS = {"vae": ("vae", "vqvae"), "text_encoder": ("text_encoder", "bert")}
 """What Stable Diffusion and LDM text2img-large call the same part."""
 
@@ -119,12 +120,12 @@ def read_folder(folder: Path, variant: str | None = None, with_weights: bool = T
     index = read_json(folder / INDEX)
     _refuse_other_families(folder, index)
     vae, text = (next((name for name in names if name in index), names[0]) for names in FOLDERS.values())
-    _require_class(folder, index, "unet", UNETS)
+    over_time = _require_class(folder, index, "unet", UNETS) == "UNet3DConditionModel"
     _require_class(folder, index, vae, ("AutoencoderKL",))
     encoder = _require_class(folder, index, text, tuple(TEXT_ENCODERS))
     scheduler = _require_class(folder, index, "scheduler", None)
     networks: dict[str, tuple[str, type[nn.Module], Callable[[str], str | None]]] = {
-        "unet": ("unet", VideoUNet, str),
+        "unet": ("unet", VideoUNet, model_scope.our_key if over_time else str),
         "vae": (vae, AutoencoderKL, _vae_key),
         "text_encoder": (
             text,
@@ -133,6 +134,9 @@ def read_folder(folder: Path, variant: str | None = None, with_weights: bool = T
         ),
     }
     parts = {name: _read_part(folder, name, *network, variant, with_weights) for name, network in networks.items()}
+    if over_time:
+        unet = parts["unet"]
+        unet.config, unet.file_key = model_scope.unet_config(unet.config), model_scope.their_key
     used = {"unet", vae, text, "tokenizer", "scheduler"}
     beside = [name for name, value in index.items() if isinstance(value, list) and value[-1] and name not in used]
     return Model(

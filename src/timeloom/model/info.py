@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
 from timeloom.errors import TimeloomError
-from timeloom.model.parts import MECHANISM, Model, on_meta
+from timeloom.model.parts import Model, on_meta
 from timeloom.model_files import quiet_libraries
 from timeloom.models.cost import Cost, measure
+from timeloom.models.unet import MECHANISM
 from timeloom.weight_files import DTYPES
 
 DECODED_AT_ONCE = 16
@@ -26,6 +28,7 @@ class Use:
     """What is asked of a model. None takes the model's own default."""
 
     temporal: str | None = None
+    swap: Mapping[str, Any] = field(default_factory=dict)
     num_frames: int | None = None
     height: int | None = None
     width: int | None = None
@@ -34,9 +37,9 @@ class Use:
     precision: str = "bf16"
 
 
-def count_parameters(model: Model, temporal: str) -> dict[str, int]:
+def count_parameters(model: Model, temporal: str, swap: Mapping[str, Any] | None = None) -> dict[str, int]:
     """Parameters by part with a temporal mechanism, what the mechanism adds standing apart; and in all."""
-    unet = on_meta(model.unet, temporal=temporal)
+    unet = _unet(model, temporal, swap or {})
     added = sum(parameter.numel() for key, parameter in unet.named_parameters() if key.startswith(MECHANISM))
     parameters = {
         "unet": _parameters(unet) - added,
@@ -45,6 +48,16 @@ def count_parameters(model: Model, temporal: str) -> dict[str, int]:
         "text_encoder": _parameters(on_meta(model.text_encoder)),
     }
     return {**parameters, "total": sum(parameters.values())}
+
+
+def _unet(model: Model, temporal: str, swap: Mapping[str, Any]) -> Any:
+    changes = {"swap": {**(model.unet.config.get("swap") or {}), **swap}} if temporal == "swap" else {}
+    return on_meta(model.unet, temporal=temporal, **changes)
+
+
+def _parts_of_mechanism(unet: Any) -> dict[str, int]:
+    """Parameters of the temporal mechanism, by its modules."""
+    return {name: _parameters(module) for name, module in unet.temporal_mechanism.named_children()}
 
 
 @quiet_libraries()
@@ -56,7 +69,9 @@ def describe(model: Model, name: str, use: Use) -> dict[str, Any]:
     """
     temporal = use.temporal or str(model.unet.config.get("temporal", "none"))
     dtype = DTYPES[use.precision]
-    unet = on_meta(model.unet, temporal=temporal).to(dtype)
+    if use.swap and temporal != "swap":
+        raise TimeloomError(f"--swap has options of the mechanism swap; {name} has {temporal}. Say --temporal swap.")
+    unet = _unet(model, temporal, use.swap).to(dtype)
     image_unet = on_meta(model.unet, temporal="none").to(dtype)
     vae, text_encoder = on_meta(model.vae).to(dtype), on_meta(model.text_encoder).to(dtype)
     clip = _clip(model, use)
@@ -69,7 +84,7 @@ def describe(model: Model, name: str, use: Use) -> dict[str, Any]:
     text = _text(text_encoder, predictions)
     training, checkpointed = (_training(unet, clip, checkpointing) for checkpointing in (False, True))
 
-    parameters = count_parameters(model, temporal)
+    parameters = count_parameters(model, temporal, use.swap)
     total = parameters["total"]
     trained, frozen = _parameters(unet), total - _parameters(unet)
     weights = total * dtype.itemsize
@@ -82,6 +97,7 @@ def describe(model: Model, name: str, use: Use) -> dict[str, Any]:
         "clip": clip,
         "precision": use.precision,
         "parameters": parameters,
+        "temporal_mechanism": _parts_of_mechanism(unet),
         "flops": {
             "image_unet_per_step": image_step.flops,
             "temporal_mechanism_per_step": step.flops - image_step.flops,

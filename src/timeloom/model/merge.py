@@ -11,7 +11,8 @@ from torch import Tensor
 from timeloom.adapters import Adapter, Use, family
 from timeloom.errors import TimeloomError
 from timeloom.model.convert import Report, convert
-from timeloom.model.parts import MECHANISM, Model, fit, on_meta
+from timeloom.model.parts import Model, fit, on_meta
+from timeloom.models.unet import MECHANISM
 from timeloom.weight_files import Stored, usable
 
 

@@ -13,11 +13,8 @@ from torch import nn
 
 from timeloom.errors import TimeloomError
 from timeloom.model_files import quiet_libraries
-from timeloom.models.unet import VideoUNet
+from timeloom.models.unet import MECHANISM, VideoUNet
 from timeloom.weight_files import Stored
-
-MECHANISM = "temporal_mechanism."
-"""Prefix of the tensors of a temporal mechanism."""
 
 
 @dataclass
@@ -69,7 +66,7 @@ class Fit:
 
     taken: list[str]
     added: list[str]
-    """Tensors of the temporal mechanism that the source does not have."""
+    """Tensors of the temporal mechanism that the source does not have, and that training may begin with."""
 
 
 def on_meta(part: Part, **changes: Any) -> Any:
@@ -99,15 +96,14 @@ def fit(part: Part, network: Any) -> Fit:
         TimeloomError: the first tensor that is missing, that the network has no place for, or of another shape.
     """
     wanted = network.state_dict()
-    own = {key for key in wanted if key.startswith(MECHANISM)}
     stored = {key for key in part.tensors if key.startswith(MECHANISM)} if part.network is VideoUNet else set()
     if stored and network.config.temporal != part.config.get("temporal", "none"):
         reason = f"belongs to the temporal mechanism {part.config.get('temporal')!r} of the source"
         part.left_out[reason] = sorted(part.tensors[key].key for key in stored)
         part.tensors = {key: tensor for key, tensor in part.tensors.items() if key not in stored}
-        stored = set()
-    added = set() if stored else own
-    _refuse_first(part, sorted(wanted.keys() - part.tensors.keys() - added), "lacks the tensor", part.file_key)
+    missing = wanted.keys() - part.tensors.keys()
+    added = network.keys_that_begin(missing) if part.network is VideoUNet else set()
+    _refuse_first(part, sorted(missing - added), "lacks the tensor", part.file_key)
     extra = sorted(part.tensors.keys() - wanted.keys())
     _refuse_first(
         part, extra, f"holds what the {part.name} has no place for, the tensor", lambda key: part.tensors[key].key

@@ -90,6 +90,9 @@ def _parameter_table(description: dict[str, Any]) -> Table:
         network = description["temporal"] if part == "temporal_mechanism" else networks[part]
         share = f"{parameters[part] / parameters['total']:.1%}"
         table.add_row(part.replace("_", " "), network, f"{parameters[part]:,}", share)
+        if part == "temporal_mechanism" and len(description["temporal_mechanism"]) > 1:
+            for name, own in description["temporal_mechanism"].items():
+                table.add_row(f"  of which {name}", "", f"{own:,}", f"{own / parameters['total']:.1%}")
     table.add_row("in all", "", f"{parameters['total']:,}", f"{parameters['total'] / 1e9:.3f} B")
     return table
 

@@ -54,6 +54,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "text_encoder": ("CLIPTextModel", OPEN_CLIP_H),
         "prediction_type": "v_prediction",
     },
+    "modelscope": {  # text-to-video (arXiv 2308.06571), its modules over time left out: where VideoFactory starts
+        "unet": {**UNET, **HEADS_64_WIDE, "sample_size": 32, "cross_attention_dim": 1024},
+        "vae": {**VAE, "sample_size": 512},
+        "text_encoder": ("CLIPTextModel", OPEN_CLIP_H),
+    },
     "ldm-text2img-large": {  # CompVis/latent-diffusion, txt2img-1p4B-eval.yaml: where Latent-Shift starts
         "unet": {**UNET, "sample_size": 32, "cross_attention_dim": 1280, "attention_head_dim": 8},
         "vae": {**VAE, "sample_size": 256},

@@ -48,16 +48,22 @@ class AttentionMechanism(TemporalMechanism):
     """A temporal attention after each spatial transformer, with as many heads as the transformer has.
 
     Args:
-        layers: the network's layers; those without a transformer get nothing.
+        layers: the network's layers; those that are no transformer get nothing.
     """
 
     def __init__(self, layers: Iterable[Layer]) -> None:
         super().__init__()
         self.attentions = nn.ModuleDict(
-            {layer.place.name: TemporalAttention(layer.channels, layer.heads) for layer in layers if layer.heads}
+            {
+                place.name: TemporalAttention(channels, heads)
+                for place, channels, heads in layers
+                if place.module == "transformer"
+            }
         )
 
-    def after_layer(self, features_NCHW: Tensor, num_frames: int, place: Place) -> Tensor:
-        if place.name not in self.attentions:
-            return features_NCHW
-        return self.attentions[place.name](features_NCHW, num_frames)
+    def after_layer(
+        self, features_NCHW: Tensor, num_frames: int, place: Place, carried: Tensor | None
+    ) -> tuple[Tensor, None]:
+        if place.module != "transformer":
+            return features_NCHW, None
+        return self.attentions[place.name](features_NCHW, num_frames), None

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,13 +29,17 @@ from diffusers.models.unets.unet_2d_blocks import (
 )
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from timeloom.errors import TimeloomError, unknown_name
+from timeloom.model_files import quiet_libraries
 from timeloom.models.shift import ShiftMechanism
+from timeloom.models.space_time import SwapMechanism
+from timeloom.models.swap_options import SwapOptions
 from timeloom.models.temporal import AttentionMechanism
-from timeloom.models.temporal_mechanism import Layer, Place, Stage, TemporalMechanism
+from timeloom.models.temporal_mechanism import INPUT, Layer, Place, Stage, TemporalMechanism
+from timeloom.schema import check
 
 SUPPORTED_BLOCKS = (DownBlock2D, CrossAttnDownBlock2D, UNetMidBlock2DCrossAttn, UpBlock2D, CrossAttnUpBlock2D)
 
@@ -48,10 +53,14 @@ OTHER_FAMILIES = (
 )
 """Options of diffusers' U-Net for conditions that Stable Diffusion 1.x/2.x does not have."""
 
+MECHANISM = "temporal_mechanism."
+"""Prefix of the tensors of a temporal mechanism."""
+
 MECHANISMS: dict[str, Callable[[Any, list[Layer]], TemporalMechanism]] = {
     "none": lambda config, layers: TemporalMechanism(),
     "shift": lambda config, layers: ShiftMechanism(config.shift_fraction, config.shift_placement),
     "attention": lambda config, layers: AttentionMechanism(layers),
+    "swap": lambda config, layers: SwapMechanism(SwapOptions(**config.swap), layers, config.norm_num_groups),
 }
 """How each value of the `temporal` option is built from the network's config and its layers."""
 
@@ -92,13 +101,15 @@ class VideoUNet(UNet2DConditionModel):
     Takes the arguments of diffusers' `UNet2DConditionModel` and:
 
     Args:
-        temporal: "none" (every frame on its own), "shift" (Latent-Shift, no new parameter) or "attention" (Latent-VDM,
-            an attention over time after each spatial transformer).
+        temporal: "none" (every frame on its own), "shift" (Latent-Shift, no new parameter), "attention" (Latent-VDM, an
+            attention over time after each spatial transformer) or "swap" (VideoFactory, a module over time beside each
+            spatial one, joined by Swap-CA).
         shift_fraction: share of the channels that the shift takes from each neighbouring frame.
         shift_placement: "residual_end" (the paper's Fig. 3d) or "residual_start" (before the first convolution).
+        swap: options of "swap" that differ from their defaults (`SwapOptions`); the config tells them all.
 
     Raises:
-        TimeloomError: an unknown mechanism or placement, a fraction out of range, or a config that is not of
+        TimeloomError: an unknown mechanism or placement, an option out of range, or a config that is not of
             Stable Diffusion 1.x/2.x.
     """
 
@@ -108,6 +119,7 @@ class VideoUNet(UNet2DConditionModel):
         temporal: str = "none",
         shift_fraction: float = 0.25,
         shift_placement: str = "residual_end",
+        swap: dict[str, Any] | None = None,
         **unet: Any,
     ) -> None:
         super().__init__(*args, **unet)
@@ -119,6 +131,9 @@ class VideoUNet(UNet2DConditionModel):
             raise TimeloomError(
                 f"shift_fraction must lie in [0, 0.5], a share for each neighbour, not {shift_fraction}."
             )
+        if temporal == "swap":
+            swap = check(SwapOptions, swap or {}, Path("swap")).model_dump(mode="json")
+        self.register_to_config(swap=swap if temporal == "swap" else None)
         self._require_stable_diffusion()
         self.temporal_mechanism = self._new_mechanism()
         self.gradient_checkpointing = False
@@ -136,11 +151,16 @@ class VideoUNet(UNet2DConditionModel):
         yield from (("decoder", level, block) for level, block in enumerate(self.up_blocks))
 
     def _new_mechanism(self) -> TemporalMechanism:
-        layers = [
-            Layer(place, resnet.out_channels, attention.num_attention_heads if attention else 0)
-            for stage, level, block in self._blocks()
-            for place, resnet, attention in _layers(stage, level, block)
-        ]
+        channels = self.config.block_out_channels
+        heads = self.config.num_attention_heads or self.config.attention_head_dim  # diffusers' name: it is their number
+        heads = [heads] * len(channels) if isinstance(heads, int) else list(heads)
+        levels = {"encoder": heads, "middle": heads[-1:], "decoder": heads[::-1]}
+        layers = [Layer(INPUT, channels[0], heads[0])]
+        for stage, level, block in self._blocks():
+            for resnet, resnet_place, transformer, transformer_place in _layers(stage, level, block):
+                layers.append(Layer(resnet_place, resnet.out_channels, levels[stage][level]))
+                if transformer is not None:
+                    layers.append(Layer(transformer_place, resnet.out_channels, levels[stage][level]))
         return MECHANISMS[self.config.temporal](self.config, layers)
 
     def _require_stable_diffusion(self) -> None:
@@ -167,8 +187,9 @@ class VideoUNet(UNet2DConditionModel):
         """Load a U-Net folder strictly: safetensors alone, with every tensor of the network and no other.
 
         Takes the arguments of diffusers' method, and those of `__init__` that are to differ from the folder's config.
-        All tensors of the temporal mechanism may be missing (an image model's folder): they stay as initialised. With
-        `output_loading_info=True` the report comes back beside the network, and judging it is the caller's.
+        All tensors of the temporal mechanism may be missing (an image model's folder), or all of one of its modules
+        that changes nothing at first: they begin afresh. With `output_loading_info=True` the report comes back beside
+        the network, and judging it is the caller's.
 
         Raises:
             TimeloomError: the folder cannot be read, or a tensor is missing, extra or of another shape.
@@ -176,19 +197,24 @@ class VideoUNet(UNet2DConditionModel):
         want_info = kwargs.pop("output_loading_info", False)
         options = {"use_safetensors": True, "ignore_mismatched_sizes": True, **kwargs, "output_loading_info": True}
         try:
-            model, info = super().from_pretrained(pretrained_model_name_or_path, **options)
+            with quiet_libraries():  # what is missing and may be is no cause for a warning
+                model, info = super().from_pretrained(pretrained_model_name_or_path, **options)
         except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise TimeloomError(f"Cannot load the unet in {pretrained_model_name_or_path}: {reason}") from error
         missing = set(info["missing_keys"])
-        own = {f"temporal_mechanism.{key}" for key in model.temporal_mechanism.state_dict()}
-        if own and own <= missing:  # an image model's folder: diffusers leaves what it does not load without values
-            model.temporal_mechanism = model._new_mechanism().to(model.dtype).eval()
-            missing -= own
+        mismatched = {name for name, _, _ in info["mismatched_keys"]}
+        if fresh := model.keys_that_begin(missing):
+            model._initialise(missing | mismatched)
+            missing -= fresh
         if want_info:
             return model, info
+        for name, found, wanted in sorted(info["mismatched_keys"]):
+            raise TimeloomError(
+                f"The U-Net in {pretrained_model_name_or_path} has a tensor of another shape than asked for, {name!r}: "
+                f"{tuple(found)}, not {tuple(wanted)}. A model goes on with the options that it was made with."
+            )
         problems = (
-            ("of another shape than its config says", [name for name, _, _ in info["mismatched_keys"]]),
             ("missing", sorted(missing)),
             ("unknown to the network", info["unexpected_keys"]),
         )
@@ -197,6 +223,26 @@ class VideoUNet(UNet2DConditionModel):
                 found = f"{len(keys)} tensor(s) {problem}, first {min(keys)!r}"
                 raise TimeloomError(f"The U-Net in {pretrained_model_name_or_path} has {found}.")
         return model
+
+    def keys_that_begin(self, missing: set[str]) -> set[str]:
+        """Of tensors that a source lacks, those that training may begin with: all of the temporal mechanism's, or all
+        of one of its modules that changes nothing at first."""
+        keys = {f"{MECHANISM}{key}" for key in self.temporal_mechanism.state_dict()}
+        if keys <= missing:
+            return keys
+        begins = set()
+        for module in self.temporal_mechanism.added_later:
+            own = {key for key in keys if key.startswith(f"{MECHANISM}{module}.")}
+            if own <= missing:
+                begins |= own
+        return begins
+
+    def _initialise(self, keys: set[str]) -> None:
+        """Set tensors of the temporal mechanism afresh: diffusers leaves without values what it does not load."""
+        fresh = self._new_mechanism().to(self.dtype).eval()
+        loaded = self.temporal_mechanism.state_dict()
+        fresh.load_state_dict({key: loaded[key] for key in loaded if f"{MECHANISM}{key}" not in keys}, strict=False)
+        self.temporal_mechanism = fresh
 
     def remove_temporal_mechanism(self) -> None:
         """Make every frame on its own from now on, whatever the other weights have been trained with.
@@ -243,12 +289,13 @@ class VideoUNet(UNet2DConditionModel):
         text_BLD = encoder_hidden_states
 
         x = self.conv_in(sample.flatten(0, 1))  # (N, C, H, W) from here on
+        x, carried = self.temporal_mechanism.after_layer(x, num_frames, INPUT, None)
         skips = [x]
         for stage, level, block in self._blocks():
-            for place, resnet, attention in _layers(stage, level, block):
+            for layers in _layers(stage, level, block):
                 if stage == "decoder":
                     x = torch.cat([x, skips.pop()], dim=1)
-                x = self._layer(x, resnet, attention, time_BD, text_BLD, num_frames, place)
+                x, carried = self._run(layers, x, carried, time_BD, text_BLD, num_frames)
                 if stage == "encoder":
                     skips.append(x)
             for downsampler in getattr(block, "downsamplers", None) or ():
@@ -262,27 +309,29 @@ class VideoUNet(UNet2DConditionModel):
         noise = self.conv_out(x).unflatten(0, (-1, num_frames))
         return UNet2DConditionOutput(sample=noise) if return_dict else (noise,)
 
-    def _layer(
+    def _run(
         self,
+        layers: Layers,
         x: Tensor,
-        resnet: ResnetBlock2D,
-        attention: nn.Module | None,
+        carried: Tensor | None,
         time_BD: Tensor,
         text_BLD: Tensor,
         num_frames: int,
-        place: Place,
-    ) -> Tensor:
-        """One ResNet block, its transformer where it has one, and the temporal mechanism's word after them."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """One ResNet block, its transformer where it has one, and the temporal mechanism's word after each."""
+        mechanism = self.temporal_mechanism
 
-        def run(x: Tensor, time_BD: Tensor, text_BLD: Tensor) -> Tensor:
-            x = self._resnet(resnet, x, time_BD, num_frames)
-            if attention is not None:
-                x = attention(x, encoder_hidden_states=text_BLD, return_dict=False)[0]
-            return self.temporal_mechanism.after_layer(x, num_frames, place)
+        def run(x: Tensor, carried: Tensor | None, time_BD: Tensor, text_BLD: Tensor) -> tuple[Tensor, Tensor | None]:
+            x = self._resnet(layers.resnet, x, time_BD, num_frames)
+            x, carried = mechanism.after_layer(x, num_frames, layers.resnet_place, carried)
+            if layers.transformer is not None:
+                x = layers.transformer(x, encoder_hidden_states=text_BLD, return_dict=False)[0]
+                x, carried = mechanism.after_layer(x, num_frames, layers.transformer_place, carried)
+            return x, carried
 
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            return checkpoint(run, x, time_BD, text_BLD, use_reentrant=False)
-        return run(x, time_BD, text_BLD)
+            return checkpoint(run, x, carried, time_BD, text_BLD, use_reentrant=False)
+        return run(x, carried, time_BD, text_BLD)
 
     def _resnet(self, block: ResnetBlock2D, x: Tensor, time_BD: Tensor, num_frames: int) -> Tensor:
         """diffusers' `ResnetBlock2D`, with the time embedding computed once a clip and the mechanism in its branch."""
@@ -302,9 +351,24 @@ class VideoUNet(UNet2DConditionModel):
         return (shortcut + h) / block.output_scale_factor
 
 
-def _layers(stage: Stage, level: int, block: Any) -> Iterator[tuple[Place, ResnetBlock2D, Transformer2DModel | None]]:
-    """Each layer of a block: its place, its ResNet block, and the transformer behind it where it has one."""
+class Layers(NamedTuple):
+    """A ResNet block and the transformer behind it, where it has one."""
+
+    resnet: ResnetBlock2D
+    resnet_place: Place
+    transformer: Transformer2DModel | None
+    transformer_place: Place
+
+
+def _layers(stage: Stage, level: int, block: Any) -> Iterator[Layers]:
+    """The layers of a block."""
     attentions = getattr(block, "attentions", ())  # the middle block has one less than it has ResNet blocks
     for i, resnet in enumerate(block.resnets):
-        attention = attentions[i] if i < len(attentions) else None
-        yield Place(stage, level, i, last=i == len(block.resnets) - 1), resnet, attention
+        transformer = attentions[i] if i < len(attentions) else None
+        last = i == len(block.resnets) - 1
+        yield Layers(
+            resnet,
+            Place(stage, level, i, "resnet", last and transformer is None),
+            transformer,
+            Place(stage, level, i, "transformer", last),
+        )

@@ -65,8 +65,7 @@ class DiffusionTask(Task):
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         super().__init__(recipe, device)
         model = recipe.model
-        shift = {"shift_fraction": model.shift_fraction, "shift_placement": model.shift_placement}
-        unet = load_unet(model.unet, device, temporal=model.temporal, **shift)
+        unet = load_unet(model.unet, device, **model.mechanism)
         self.unet = self.network = unet
         if model.lora:
             add_lora(unet, model.lora)
@@ -82,8 +81,23 @@ class DiffusionTask(Task):
                 f"model.unet takes text of width {unet.config.cross_attention_dim}, "
                 f"and model.text_encoder gives {text_width}."
             )
+        if model.temporal == "swap" and recipe.task == "video":
+            self._require_windows_that_fit()
         if recipe.gradient_checkpointing:
             unet.enable_gradient_checkpointing()
+
+    def _require_windows_that_fit(self) -> None:
+        """Refuse windows of Swap-CA that no clip of the recipe fills: such a one was meant to be something else."""
+        data, factor = self.recipe.data, 2 ** (len(self.encoder.vae.config.block_out_channels) - 1)
+        sizes = data.sizes or [(data.height, data.width)]
+        largest = (data.num_frames, *(max(side) // factor for side in zip(*sizes, strict=True)))
+        axes = ("frames", "rows of latents", "columns of latents")
+        for axis, window, size in zip(axes, self.recipe.model.swap.window, largest, strict=True):
+            if window > size:
+                raise TimeloomError(
+                    f"model.swap.window: windows of {window} {axis} are larger than the clips, which have {size}; "
+                    f"give at most {size}, or 0 for all."
+                )
 
     def frozen(self) -> dict[str, nn.Module]:
         return self.encoder.networks
@@ -117,6 +131,9 @@ class DiffusionTask(Task):
             )
             errors.append(error.unflatten(0, (-1, frames)).mean(dim=1) * self._weights(timesteps[images]))
             metrics["image"] = error.detach().mean()
+        if self.recipe.task == "video":
+            pictures = len(images) if latents.shape[1] > 1 else len(still)
+            metrics["share/images"] = torch.tensor(pictures / len(still))
         return torch.cat(errors).mean(), metrics
 
     def _error(self, latents: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import math
 import resource
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -22,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from timeloom.data import write_image
 from timeloom.data.order import Order
-from timeloom.data.sources import describe_sources, open_sources
+from timeloom.data.sources import describe_shares, describe_sources, open_sources
 from timeloom.errors import TimeloomError
 from timeloom.train.average import Average
 from timeloom.train.checkpoints import Checkpoints
@@ -65,7 +66,8 @@ class Trainer:
         self.window = recipe.data.window
         self.training, self.held_out = open_sources(recipe.data, recipe.seed)
         self.order = Order(self.training, self.window, recipe.seed, recipe.schedule.batch_size, sizes=recipe.data.sizes)
-        for line in (*describe_sources(recipe.data, self.training, self.held_out), *self.order.describe()):
+        shares = describe_shares(recipe.data, self.training, recipe.schedule.total_samples)
+        for line in (*describe_sources(recipe.data, self.training, self.held_out), *shares, *self.order.describe()):
             self.say(line)
         self.latent_cache = task.encoder.latent_cache if task.encoder else None
         if task.encoder and (plan := task.encoder.plan_cache(self.training, self.held_out, recipe.data)):
@@ -119,7 +121,7 @@ class Trainer:
         steps, logged_at, waiting = 0, time.perf_counter(), time.perf_counter()
         for numbers, batch in feed(self._batches()):
             started = time.perf_counter()
-            means.add(data_s=started - waiting, **self._step(numbers, batch))
+            means.add(data_s=started - waiting, **self._step(numbers, batch), **self._shares(numbers))
             before, self.samples = self.samples, self.samples + schedule.batch_size
             self.average.update(schedule.batch_size, self.samples)
             steps += 1
@@ -172,6 +174,15 @@ class Trainer:
         self._check_gradients()
         self.optimizer.step()
         return {**metrics, "grad_norm": norm.item(), "learning_rate": rate}
+
+    def _shares(self, numbers: list[int]) -> dict[str, float]:
+        """The share of each source in a batch, where there are several."""
+        if len(self.recipe.data.sources) < 2:
+            return {}
+        shares: Counter[str] = Counter()
+        for options, share in zip(self.recipe.data.sources, self.order.shares(numbers), strict=True):
+            shares[f"share/{options.title}"] += share  # type: ignore[assignment]
+        return dict(shares)
 
     def _add_gradients(self, numbers: list[int], batch: Batch) -> dict[str, float]:
         """Run samples forward and backward, as many at a time as the recipe says; the means of loss and metrics."""

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from timeloom.data.sources import DataOptions
 from timeloom.errors import unknown_name
 from timeloom.models.families import FAMILIES
+from timeloom.models.swap_options import SwapOptions
 from timeloom.schema import Schema, check, read_yaml
 from timeloom.upscale.degradation import DegradationOptions
 
@@ -63,9 +64,10 @@ class ModelOptions(Schema):
     upscaler: str | dict[str, Any] | None = None
     discriminator: dict[str, int] | None = None
     """Its config; always starts afresh (upscaler_gan)."""
-    temporal: Literal["none", "shift", "attention"] = "none"
+    temporal: Literal["none", "shift", "attention", "swap"] = "none"
     shift_fraction: float = Field(default=0.25, ge=0.0, le=0.5)
     shift_placement: Literal["residual_start", "residual_end"] = "residual_end"
+    swap: SwapOptions = SwapOptions()
     noise_schedule: NoiseScheduleOptions = NoiseScheduleOptions()
     trainable: list[str] = Field(default=["*"], min_length=1)
     """Names of the parameters to train, with * for any letters; the others stay as they are."""
@@ -93,6 +95,12 @@ class ModelOptions(Schema):
         if self.temporal not in ("none", "shift"):
             raise ValueError(f"lora: temporal: {self.temporal} has tensors of its own, which no LoRA holds; use shift")
         return self
+
+    @property
+    def mechanism(self) -> dict[str, Any]:
+        """Options of `VideoUNet`."""
+        own = self.model_dump(mode="json", include={"temporal", "shift_fraction", "shift_placement"})
+        return {**own, "swap": self.swap.model_dump(mode="json")} if self.temporal == "swap" else own
 
     @property
     def learning(self) -> list[str]:

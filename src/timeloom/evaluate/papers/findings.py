@@ -84,7 +84,7 @@ def comparisons_of(group: Group) -> list[Comparison]:
     if shift and attention:
         words = "Latent-Shift: taking attention out does not bring images back"
         found.append(_beside(f"{shift}, images", f"{attention} taken out, images", ("all", True, words)))
-    return found + _roles(group)
+    return found + _roles(group) + _parts(group)
 
 
 def _beside(first: str, second: str, *claims: tuple[str, bool, str]) -> Comparison:
@@ -96,11 +96,11 @@ def _roles(group: Group) -> list[Comparison]:
     swap = group.first_of("swap")
     if swap is None:
         return []
-    usual = _but_queries(group.runs[swap][0])
+    usual = _but(group.runs[swap][0], "queries")
     asks = {
         models[0].options.get("queries"): label
         for label, models in group.runs.items()
-        if models[0].mechanism == "swap" and _but_queries(models[0]) == usual
+        if models[0].mechanism == "swap" and _but(models[0], "queries") == usual
     }
     both = "VideoFactory: swapping the roles helps both"
     swapping = ((LIKENESS, True, both), (FVD, True, both))
@@ -116,8 +116,26 @@ def _roles(group: Group) -> list[Comparison]:
     ]
 
 
-def _but_queries(model: Model) -> dict[str, Any]:
-    return {name: value for name, value in model.options.items() if name != "queries"}
+def _but(model: Model, *left_out: str) -> dict[str, Any]:
+    return {name: value for name, value in model.options.items() if name not in left_out}
+
+
+def _parts(group: Group) -> list[Comparison]:
+    """Swap-CA beside models that differ from it in their windows alone, or in their temporal skips alone."""
+    swap = group.first_of("swap")
+    if swap is None:
+        return []
+    usual = group.runs[swap][0]
+    found = []
+    for label, (model, *_) in group.runs.items():
+        if model.mechanism != "swap" or label == swap:
+            continue
+        if _but(model, "window") == _but(usual, "window"):
+            found.append(_beside(f"{swap}, videos", f"{label}, videos"))  # "loses nothing" is no direction
+        elif _but(model, "skips") == _but(usual, "skips"):
+            words = "VideoFactory: temporal skip connections help"
+            found.append(_beside(f"{swap}, videos", f"{label}, videos", (FVD, True, words)))
+    return found
 
 
 # Numbers

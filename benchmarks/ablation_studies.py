@@ -1,4 +1,4 @@
-"""What each paper's ablations train: models that differ in one thing. `timeloom evaluate papers` knows what to compare."""
+"""What each paper's ablations train: models that differ in one thing. `timeloom evaluate papers` compares them."""
 
 from __future__ import annotations
 

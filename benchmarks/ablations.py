@@ -1,15 +1,16 @@
-"""The papers' ablations at laptop size, trained, judged, written down: Latent-Shift's (arXiv 2304.08477, Sec. 4.3, 4.4) and
-VideoFactory's (arXiv 2305.10874, Tab. 2).
+"""The papers' ablations at laptop size, trained, judged, written down.
+
+Latent-Shift's (arXiv 2304.08477, Sec. 4.3, 4.4) and VideoFactory's (arXiv 2305.10874, Tab. 2).
 
 python benchmarks/ablations.py --image-model runs/digits/image_fine/model
 python benchmarks/ablations.py --paper videofactory --image-model runs/digits/image_fine/model
 python benchmarks/ablations.py                                               # trains the image model too
 python benchmarks/ablations.py --clips 3000 --prompts 32 --runs runs/trial   # a first look
 
-One image model goes on as a video model with each mechanism that a paper compares (ablation_studies.py), the same clips
-and seeds for all. Then `timeloom evaluate papers` compares all of them, with their mechanism and without it, and writes its part of
-docs/results.md. Each step is a `timeloom` command, printed before it runs. Stopped and started again, it goes on:
-training from its last checkpoint, and what is trained or judged stays.
+One image model goes on as a video model with each mechanism that a paper compares (ablation_studies.py), the same
+clips and seeds for all. Then `timeloom evaluate papers` compares them, with their mechanism and without it, and writes
+its part of docs/results.md. Each step is a `timeloom` command, printed before it runs. Stopped and started again, it
+goes on: training from its last checkpoint, and what is trained or judged stays.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Options:
     image_set: list[str] = field(default_factory=list)
     """Changes to the recipe digits/image, likewise: optimizer.learning_rate=5e-4."""
     clips: int = 12_000
-    """Clips that each video model is trained on; a second phase and the first that it goes on from have half of them."""
+    """Clips that each video model is trained on; the two phases of one have half of them each."""
     set: list[str] = field(default_factory=list)
     """Changes to all video recipes."""
     seeds: tuple[int, ...] = (0, 1, 2)

@@ -59,7 +59,7 @@ def commands(blocks):
 def test_commands_exist_and_take_these_options(blocks, tmp_path):
     for verb, *words in commands(blocks):
         assert verb in cli.VERBS
-        if (options := OPTIONS.get((verb, words[0]))) is not None:
+        if (options := OPTIONS.get((verb, *words[:1]))) is not None:
             parse(options, words[1:], prog="timeloom")
         elif verb == "evaluate" and words[0].startswith("--"):
             protocols.find(parse(EvaluateOptions, words, prog="timeloom").protocol)

@@ -171,7 +171,10 @@ def test_saving_and_loading_changes_nothing(tmp_path):
     loaded = VideoUNet.from_pretrained(tmp_path)
     assert loaded.config.temporal == "attention"
     inputs = clip_inputs(1, 3)
-    assert torch.equal(loaded(*inputs).sample, video(*inputs).sample)
+    wanted, found = video.state_dict(), loaded.state_dict()
+    assert wanted.keys() == found.keys() and all(torch.equal(found[key], wanted[key]) for key in wanted)
+    # Where a tensor lies in memory may decide the last bit.
+    torch.testing.assert_close(loaded(*inputs).sample, video(*inputs).sample, rtol=1e-5, atol=1e-6)
 
 
 @torch.no_grad()

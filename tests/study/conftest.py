@@ -3,6 +3,7 @@ import itertools
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -96,7 +97,10 @@ def answer_all(store, token, choose, milliseconds=2000, browser=BROWSER):
 def serving(folder, *options):
     """`timeloom study serve` in a process of its own; gives its address and the process."""
     command = [sys.executable, "-m", "timeloom", "study", "serve", str(folder), "--port", "0", *options]
+    # Where the tests run in the background, Ctrl-C is ignored, and would be by their children.
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, heard)
     try:
         said = process.stdout.readline()
         address = re.search(r"http://\S+?(?=/;)", said)

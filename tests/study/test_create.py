@@ -1,4 +1,5 @@
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -208,4 +209,7 @@ def test_help_imports_no_torch(capsys):
     assert "seconds" in capsys.readouterr().out
     rooms = "timeloom.study.create, timeloom.study.server, timeloom.study.report_files"
     code = f"import sys, {rooms}; print('torch' in sys.modules)"
-    assert subprocess.run(["python", "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+        == "False"
+    )

@@ -8,10 +8,11 @@ from scipy.stats import multivariate_normal
 from timeloom.upscale.kernels import SHAPES, blur_kernel, sinc_kernel
 
 SIGMA = st.floats(0.2, 3.0)
+ANGLE = st.floats(-3.1, 3.1, allow_subnormal=False)  # training flushes them to zero in this process
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.sampled_from(SHAPES), st.sampled_from([7, 13, 21]), SIGMA, SIGMA, st.floats(-3.1, 3.1), st.floats(0.5, 4))
+@given(st.sampled_from(SHAPES), st.sampled_from([7, 13, 21]), SIGMA, SIGMA, ANGLE, st.floats(0.5, 4))
 def test_a_kernel_sums_to_one_and_is_the_same_turned_by_half(shape, size, first, second, angle, beta) -> None:
     kernel = blur_kernel(shape, size, (first, second), angle, beta)
     assert kernel.shape == (size, size)

@@ -20,8 +20,9 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=".part")
+    os.close(descriptor)  # a file made of a descriptor would not know its name
     try:
-        with os.fdopen(descriptor, "w+b") as file:
+        with open(unfinished, "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

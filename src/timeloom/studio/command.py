@@ -51,7 +51,7 @@ def main(args: list[str]) -> int:
     options = command_options.parse(Options, args, prog="timeloom studio")
     command_options.require_at_least(options, port=0)
     command_options.require_at_least(options.limits, **{limit.name: 1 for limit in fields(Limits)})
-    models = _names(options.models or tuple(model for model in zoo.names() if _makes_videos(model)))
+    models = _names(options.models or tuple(zoo.generators()))
     folders = {name: Path(path) for name, path in _names(tuple(map(str, options.browse))).items()}
     for folder in folders.values():
         if not folder.is_dir():
@@ -108,10 +108,6 @@ def _names(paths: tuple[str, ...]) -> dict[str, str]:
         )
         named[name] = path
     return named
-
-
-def _makes_videos(model: str) -> bool:
-    return (zoo.resolve(model) / "unet").is_dir()
 
 
 def _password(options: Options) -> str | None:

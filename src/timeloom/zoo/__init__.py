@@ -15,6 +15,11 @@ def names() -> list[str]:
     return sorted(index.parent.name for index in ZOO.glob("*/model_index.json"))
 
 
+def generators() -> list[str]:
+    """Names of those that make videos from text, sorted."""
+    return [name for name in names() if (ZOO / name / "unet").is_dir()]
+
+
 def resolve(name_or_path: str | Path) -> Path:
     """The folder of a model, given its zoo name ("digits-shift") or its path.
 

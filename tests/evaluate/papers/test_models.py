@@ -14,7 +14,7 @@ def recipe(seed=0, **options):
 
 def test_the_zoo_is_what_is_there_where_nothing_is_named():
     group = find_group(())
-    assert {model.name for models in group.runs.values() for model in models} == set(zoo.names())
+    assert {model.name for models in group.runs.values() for model in models} == set(zoo.generators())
     assert group.first_of("shift") == "shift"
     assert group.first_of("nothing") is None
 

@@ -70,7 +70,7 @@ def find_group(sources: Sequence[str]) -> Group:
         TimeloomError: no model there, or one training cannot be told from another.
     """
     models, left_out = [], []
-    for source in sources or zoo.names():
+    for source in sources or zoo.generators():
         found, incomplete = _find(source)
         models += found
         left_out += incomplete
@@ -92,7 +92,7 @@ def find_group(sources: Sequence[str]) -> Group:
 def _find(source: str) -> tuple[list[Model], list[str]]:
     """The models of a name or a folder, and the runs in it that have none."""
     folder = Path(source).expanduser()
-    if source in zoo.names() or (folder / INDEX).is_file() or not folder.is_dir():
+    if source in zoo.generators() or (folder / INDEX).is_file() or not folder.is_dir():
         return [_read(find_model(source), source)], []
     places = sorted(
         path.parent for depth in range(1, DEPTH + 1) for path in folder.glob("*/" * depth + INDEX) if path.is_file()

@@ -24,6 +24,8 @@ from typing import Any
 from floor import machine
 
 PROMPT = "a red seven moves left"
+LOOK_EVERY_S, PAUSE_S = 0.5, 0.25
+"""Between two pages, and two clips: the page answers an address at most 100 times in 10 s."""
 
 
 class Visitor:
@@ -95,7 +97,7 @@ def measure(clips: int, steps: int, frames: int) -> dict[str, Any]:
 
         def look() -> None:
             other = Visitor(address)
-            while not over.wait(0.2):
+            while not over.wait(LOOK_EVERY_S):
                 began = time.perf_counter()
                 other.get("/")
                 waits.append(time.perf_counter() - began)
@@ -110,6 +112,7 @@ def measure(clips: int, steps: int, frames: int) -> dict[str, Any]:
             assert "/clip/" in str(shown), shown
             seconds.append(time.perf_counter() - began)
             memory.append(resident_mib(server.pid))
+            time.sleep(PAUSE_S)
         over.set()
         looking.join()
         waits.sort()

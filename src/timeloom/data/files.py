@@ -61,3 +61,23 @@ def first_there(
         choice[here], found = place, found | here
         chosen = files if place == 0 else pc.if_else(pa.array(here), files, chosen)
     return choice, chosen if isinstance(chosen, pa.ChunkedArray) else pa.chunked_array([chosen]), found
+
+
+def clips_or_spans(videos: Path, table: pa.Table, **columns: pa.ChunkedArray) -> pa.Table:
+    """Rows of clips as a source's table: a clip is its own file `clip` where that exists, else a span of its `video`.
+
+    `table` has group, caption, clip, video, start_s and end_s; `columns` come before what is made of them.
+    """
+    choice, file, there = first_there(videos, [table["clip"], table["video"]])
+    cut = choice == 1
+    return pa.table(
+        {
+            **columns,
+            "group": table["group"],
+            "caption": table["caption"],
+            "file": file,
+            "there": pa.array(there),
+            "start_s": pa.array(np.where(cut, table["start_s"].to_numpy(), 0.0)),
+            "end_s": pa.array(np.where(cut, table["end_s"].to_numpy(), np.nan), from_pandas=True),
+        }
+    )

@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from timeloom.data.clip import Ledger
-from timeloom.data.files import first_there
+from timeloom.data.files import clips_or_spans
 from timeloom.data.json_file import annotation_files, seconds
 from timeloom.data.listed_clip import ListedClip, by_video, clock_span
 from timeloom.data.table_builder import SECONDS, TEXT, TableBuilder, file_identity, kept_table
@@ -28,14 +27,7 @@ def read_hd_vila(path: Path, videos: Path, split: str | None) -> tuple[pa.Table,
     """One JSONL, or all JSONLs of a folder, as a table of clips."""
     files = annotation_files(path, ".jsonl")
     table, ledger = kept_table(("hd-vila", *map(file_identity, files)), lambda: _parse(files))
-    choice, file, there = first_there(videos, [table["clip"], table["video"]])
-    cut = choice == 1
-    spans = {
-        "start_s": pa.array(np.where(cut, table["start_s"].to_numpy(), 0.0)),
-        "end_s": pa.array(np.where(cut, table["end_s"].to_numpy(), np.nan), from_pandas=True),
-    }
-    columns = {"key": table["clip"], "group": table["group"], "caption": table["caption"], "file": file}
-    return pa.table({**columns, "there": pa.array(there), **spans}), ledger
+    return clips_or_spans(videos, table, key=table["clip"]), ledger
 
 
 def _parse(files: list[Path]) -> tuple[pa.Table, Ledger]:

@@ -11,12 +11,11 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from timeloom.data.caption_table import read_csv
 from timeloom.data.clip import Ledger
-from timeloom.data.files import first_there
+from timeloom.data.files import clips_or_spans
 from timeloom.data.json_file import annotation_files, seconds
 from timeloom.data.listed_clip import ListedClip, by_video, clock_span
 from timeloom.data.table_builder import SECONDS, TEXT, TableBuilder, file_identity, kept_table
@@ -30,14 +29,7 @@ def read_panda_70m(path: Path, videos: Path, split: str | None) -> tuple[pa.Tabl
     """One CSV, or all CSVs of a folder, as a table of clips."""
     files = annotation_files(path, ".csv")
     table, ledger = kept_table(("panda-70m", *map(file_identity, files)), lambda: _parse(files))
-    choice, file, there = first_there(videos, [table["clip"], table["video"]])
-    cut = choice == 1
-    spans = {
-        "start_s": pa.array(np.where(cut, table["start_s"].to_numpy(), 0.0)),
-        "end_s": pa.array(np.where(cut, table["end_s"].to_numpy(), np.nan), from_pandas=True),
-    }
-    columns = {"group": table["group"], "caption": table["caption"], "file": file, "there": pa.array(there)}
-    return pa.table({**columns, **spans}), ledger
+    return clips_or_spans(videos, table), ledger
 
 
 def _parse(files: list[Path]) -> tuple[pa.Table, Ledger]:

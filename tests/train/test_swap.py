@@ -152,5 +152,5 @@ def test_wide_screen_buckets(tiny_recipe, trained_runs, tmp_path):
         num_frames=2,
     )
     task = build_task(recipe, CPU)
-    pipe = task._pipeline()
+    pipe = task.pipeline()
     assert pipe("a red seven", seeds=[0], num_frames=1, num_inference_steps=1).frames.shape == (1, 1, 192, 344, 3)

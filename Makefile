@@ -44,8 +44,9 @@ demo: $(INSTALLED)
 	@echo "Three more videos are in demo/more, side by side in demo/more.png."
 	@echo "Asked for, a red seven that moves left, made 256x256: $(CURDIR)/demo/red-seven.mp4"
 
+# Tiny models gain nothing from threads: one thread each, and whole files of tests side by side on up to four cores.
 test: $(READY)
-	$(BIN)/python -m pytest -q --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10 --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

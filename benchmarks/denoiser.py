@@ -2,6 +2,7 @@
 
 python benchmarks/denoiser.py --size zoo --repeats 30
 python benchmarks/denoiser.py --size sd15 --repeats 5
+python benchmarks/denoiser.py --size sd15 --repeats 12 --cases shift      # what a few per cent need
 python benchmarks/denoiser.py --size sd15 --repeats 3 --frames 8 16 32 64
 """
 
@@ -43,9 +44,11 @@ class Options:
     size: Literal["zoo", "sd15", "tiny"] = "zoo"
     """zoo: the U-Net of digits-shift. sd15: Stable Diffusion 1.5's with random weights. tiny: to try this file out."""
     repeats: int = 20
-    """Rounds; each round runs every case once, in turn."""
+    """Rounds; each round runs every case once, in turn, beginning with another one than the round before."""
+    cases: str = ""
+    """Only cases with this in their names, and those that all are compared with. Default: all."""
     output: Path | None = None
-    """JSON file. Default: benchmarks/results/denoiser_SIZE.json, or denoiser_SIZE_frames.json."""
+    """JSON file. Default: benchmarks/results/denoiser_SIZE.json, or denoiser_SIZE_CASES.json, or denoiser_SIZE_frames.json."""
     memory: bool = True
     """Also run each case once in a process of its own and report that process's peak memory."""
     frames: list[int] = field(default_factory=list)
@@ -217,10 +220,10 @@ def peak_memory(size_name: str, case: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def peak_memories(size_name: str) -> dict[str, int]:
+def peak_memories(size_name: str, names: list[str]) -> dict[str, int]:
     """Peak memory of each case, one process after the other."""
     peaks = {}
-    for case in CASES:
+    for case in names:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             peaks[case] = pool.submit(peak_memory, size_name, case).result()
     return peaks
@@ -229,25 +232,27 @@ def peak_memories(size_name: str) -> dict[str, int]:
 def interleaved_times(cases: dict[str, Callable[[], Tensor]], repeats: int) -> dict[str, list[float]]:
     """Seconds of each case in each round; one round beforehand does not count."""
     times: dict[str, list[float]] = {name: [] for name in cases}
+    names = list(cases)
     for i in range(repeats + 1):
-        for name, step in cases.items():
+        for name in names:
             start = time.perf_counter()
-            step()
+            cases[name]()
             if i:
                 times[name].append(time.perf_counter() - start)
+        names.append(names.pop(0))
     return times
 
 
-def measure(size_name: str, repeats: int, memory: bool) -> dict[str, Any]:
+def measure(size_name: str, repeats: int, memory: bool, names: list[str]) -> dict[str, Any]:
     """Everything about one size, ready for JSON. Rates are the best seen before and after the timing."""
     size = size_named(size_name)
-    peaks = peak_memories(size_name) if memory else {}  # first: a child starts with its parent's peak
+    peaks = peak_memories(size_name, names) if memory else {}  # first: a child starts with its parent's peak
     counted_cases = (NONE, DIFFUSERS, VDM, MOTION, MODELSCOPE)
     operations = {name: count_operations(size, name) for name in counted_cases}
     matrix, copy = matrix_rate(size.dtype), copy_rate()
     with torch.inference_mode():
         networks = Networks(size)
-        cases = {name: networks.step(name) for name in CASES}
+        cases = {name: networks.step(name) for name in names}
         reference = cases[NONE]()
         difference = (cases[DIFFUSERS]() - reference).norm() / reference.norm()
         times = interleaved_times(cases, repeats)
@@ -335,9 +340,11 @@ def main(args: list[str]) -> int:
         report = measure_frames(options.size, options.repeats, options.frames)
         print_frames(report)
     else:
-        report = measure(options.size, options.repeats, options.memory)
+        names = [name for name in CASES if name in (DIFFUSERS, NONE, SHIFT) or options.cases in name]
+        report = measure(options.size, options.repeats, options.memory, names)
         print_table(report)
-    name = f"denoiser_{options.size}{'_frames' if options.frames else ''}.json"
+    part = "frames" if options.frames else options.cases
+    name = f"denoiser_{options.size}{f'_{part}' if part else ''}.json"
     output = options.output or Path(__file__).parent / "results" / name
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -112,3 +112,15 @@ def test_swap_attention(project, monkeypatch, tmp_path):
     assert report["step"]["Swap-CA"]["flops"] > report["step"]["plain addition"]["flops"]
     assert report["step"]["plain addition"]["time_ratio"] == 1
     assert report["graph_breaks"] == 0
+
+
+@pytest.mark.slow
+def test_evaluate(project, monkeypatch, tmp_path):
+    evaluate = benchmark(project, monkeypatch, "evaluate")
+    output = tmp_path / "evaluate.json"
+    words = ["--clips", "2", "--rounds", "1", "--counts", "12", "14", "--output", str(output)]
+    for part in ("frechet", "memory"):
+        assert evaluate.main(["--part", part, *words]) == 0
+    report = json.loads(output.read_text())
+    assert report["frechet"]["seconds"] > 0
+    assert [case["clips"] for case in report["memory"]["counts"]] == [12, 14]

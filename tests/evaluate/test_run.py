@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -261,14 +263,30 @@ def test_torchruns_processes_meet_and_the_first_measures(stub_networks, data, pa
         command.main(words(data, *model, "--overwrite"))
 
 
-@pytest.mark.slow
-def test_rays_tasks_share_the_work(data, tmp_path, monkeypatch):
-    """On the real network of digits: a task is a process of its own, in which nothing is replaced."""
-    pytest.importorskip("ray")
+@pytest.fixture
+def on_digits_network(data, tmp_path, monkeypatch):
+    """The same, but on the real network of digits: in a process of its own nothing is replaced."""
     monkeypatch.setenv("TIMELOOM_CACHE", str(tmp_path / "cache"))
     content = yaml.safe_load((data / "walls.yaml").read_text())
     content["metrics"] = {"digits-fvd": {"replicates": 4}}
     (data / "walls.yaml").write_text(yaml.safe_dump(content))
-    for output, more in (("alone", ()), ("shared", ("--ray", 2))):
-        assert command.main(words(data, "--fake", data / "real", *more, output=output)) == 0
+    assert command.main(words(data, "--fake", data / "real", output="alone")) == 0
+    shutil.rmtree(tmp_path / "cache")  # the features are to be made again
+    return data
+
+
+@pytest.mark.slow
+def test_rays_tasks_share_the_work(on_digits_network):
+    data = on_digits_network
+    pytest.importorskip("ray")
+    assert command.main(words(data, "--fake", data / "real", "--ray", 2, output="shared")) == 0
+    assert read_result(data / "alone")["results"] == read_result(data / "shared")["results"]
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_share_the_work(on_digits_network):
+    data = on_digits_network
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "timeloom"]
+    evaluate = ["evaluate", *words(data, "--fake", data / "real", output="shared")]
+    subprocess.run([*launcher, *evaluate], check=True, capture_output=True)
     assert read_result(data / "alone")["results"] == read_result(data / "shared")["results"]

@@ -48,7 +48,7 @@ class Options:
     cases: str = ""
     """Only cases with this in their names, and those that all are compared with. Default: all."""
     output: Path | None = None
-    """JSON file. Default: benchmarks/results/denoiser_SIZE.json, or denoiser_SIZE_CASES.json, or denoiser_SIZE_frames.json."""
+    """JSON file. Default: benchmarks/results/denoiser_SIZE.json; _CASES or _frames stands behind SIZE where given."""
     memory: bool = True
     """Also run each case once in a process of its own and report that process's peak memory."""
     frames: list[int] = field(default_factory=list)

@@ -14,7 +14,6 @@ import io
 import json
 import subprocess
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -38,6 +37,7 @@ from timeloom.data.table_builder import (
     file_identity,
     kept_table,
 )
+from timeloom.data.whole_file import whole_file
 from timeloom.errors import TimeloomError
 
 COLUMNS = {"key": TEXT, "file": TEXT, "caption": TEXT, "shard": WHOLE, "offset": WHOLE, "size": WHOLE} | {
@@ -136,17 +136,11 @@ def _piped(command: str) -> Path:
     path = cache_folder() / "shards" / f"{hashlib.blake2b(command.encode(), digest_size=16).hexdigest()}.tar"
     if path.is_file():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-        unfinished = Path(file.name)
-        try:
-            done = subprocess.run(command, shell=True, stdout=file, stderr=subprocess.PIPE, check=False)
-            if done.returncode:
-                said = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-                raise TimeloomError(f"pipe:{command}: ended with code {done.returncode} ({' '.join(said)}).")
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        done = subprocess.run(command, shell=True, stdout=file, stderr=subprocess.PIPE, check=False)
+        if done.returncode:
+            said = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+            raise TimeloomError(f"pipe:{command}: ended with code {done.returncode} ({' '.join(said)}).")
     return path
 
 

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from timeloom.data.clip import Ledger
+from timeloom.data.whole_file import whole_file
 
 CHUNK_ROWS = 100_000
 WORTH_KEEPING_ROWS = 50_000
@@ -101,11 +101,5 @@ def kept_table(
 
 
 def _keep(path: Path, table: pa.Table) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, unfinished = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(descriptor, "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-            writer.write_table(table)
-        os.replace(unfinished, path)
-    finally:
-        Path(unfinished).unlink(missing_ok=True)
+    with whole_file(path) as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from timeloom.data.write import replace_file
 from timeloom.errors import TimeloomError
 from timeloom.schema import check
 from timeloom.train.recipe import Recipe
@@ -33,10 +34,7 @@ def claim(folder: Path, recipe: Recipe, started: bool, write: bool) -> None:
                     "or remove this one."
                 )
     if write:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(recipe.model_dump(mode="json"), indent=2), encoding="utf-8")
-        temporary.replace(path)
+        replace_file(path, json.dumps(recipe.model_dump(mode="json"), indent=2).encode())
 
 
 def _deciding(recipe: Recipe) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from timeloom.data.write import replace_file
 from timeloom.errors import TimeloomError
 
 PROJECT = "timeloom"
@@ -67,7 +68,5 @@ def run_name(folder: Path) -> str:
     if path.exists():
         return str(json.loads(path.read_text(encoding="utf-8"))["run"])
     name = f"{re.sub(r'[^A-Za-z0-9_.-]', '-', folder.resolve().name)}-{secrets.token_hex(4)}"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"run": name}), encoding="utf-8")
-    temporary.replace(path)
+    replace_file(path, json.dumps({"run": name}).encode())
     return name

@@ -18,7 +18,9 @@ from typing import Any
 from timeloom.studio.session import Rate, Sessions
 
 COOKIE = "timeloom_studio"
-OPEN_PATHS = ("/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt")
+READY = "/ready"
+"""Answered once the page is there; see `opening`."""
+OPEN_PATHS = ("/", READY, "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt")
 OPEN_FOLDERS = ("/assets/", "/static/", "/clip/", "/browse/")
 OPEN_CALLS = (
     "queue/join",

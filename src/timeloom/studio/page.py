@@ -287,11 +287,9 @@ def _watcher(studio: Studio, show: Callable[[Session], list[Any]]) -> Callable[.
         while True:
             busy = session.busy  # asked before looking: what ends in between is seen in a last round
             now = show(session)
-            changed = [
-                new if not before or repr(new) != repr(old) else gr.skip()
-                for new, old in zip(now, before or now, strict=True)
-            ]
-            yield changed
+            changed = [not before or repr(new) != repr(old) for new, old in zip(now, before or now, strict=True)]
+            if any(changed):  # Gradio makes a component anew for every output that is skipped
+                yield [new if is_new else gr.skip() for new, is_new in zip(now, changed, strict=True)]
             if not busy:
                 return
             before = now

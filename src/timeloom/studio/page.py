@@ -287,9 +287,8 @@ def _watcher(studio: Studio, show: Callable[[Session], list[Any]]) -> Callable[.
         while True:
             busy = session.busy  # asked before looking: what ends in between is seen in a last round
             now = show(session)
-            changed = [not before or repr(new) != repr(old) for new, old in zip(now, before or now, strict=True)]
-            if any(changed):  # Gradio makes a component anew for every output that is skipped
-                yield [new if is_new else gr.skip() for new, is_new in zip(now, changed, strict=True)]
+            if repr(now) != repr(before):
+                yield now  # all of it: for a gr.skip() Gradio would make, and keep, another component
             if not busy:
                 return
             before = now

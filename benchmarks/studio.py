@@ -91,7 +91,9 @@ def measure(clips: int, steps: int, frames: int) -> dict[str, Any]:
         visitor = Visitor(address)
         visitor.get("/")
         page_s, page_cpu_s = time.perf_counter() - started, cpu_s(server.pid)
+        visitor.get("/ready")
         ask, follow = find_events(visitor)
+        usable_s, usable_cpu_s = time.perf_counter() - started, cpu_s(server.pid)
         waits: list[float] = []
         over = threading.Event()
 
@@ -120,6 +122,8 @@ def measure(clips: int, steps: int, frames: int) -> dict[str, Any]:
             "start_to_listening_s": listening_s,
             "start_to_first_page_s": page_s,
             "start_to_first_page_cpu_s": page_cpu_s,
+            "start_to_usable_s": usable_s,
+            "start_to_usable_cpu_s": usable_cpu_s,
             "answers": len(waits),
             "answer_median_s": statistics.median(waits),
             "answer_p95_s": waits[int(0.95 * len(waits))],

@@ -68,6 +68,22 @@ def test_a_curated_clip_is_its_span_of_the_source(curated, tmp_path):
         render(collection, 3)
 
 
+def test_a_clip_of_a_moment_plays_with_all_its_frames(tmp_path):
+    write_video(tmp_path / "videos/a.mp4", grey(*range(0, 240, 10), size=32), fps=24)
+    rows = [
+        {"source": "a.mp4", "start_s": 0.5, "end_s": end_s, "caption": "", "kept": False, "reasons": ["short"]}
+        for end_s in (0.5 + 4 / 24, 0.5 + 1 / 24)
+    ]
+    table = pa.Table.from_pylist(rows).replace_schema_metadata({"timeloom.videos": str(tmp_path / "videos")})
+    (tmp_path / "dataset").mkdir()
+    pq.write_table(table, tmp_path / "dataset/clips.parquet")
+    collection = open_collection(tmp_path / "dataset")
+    four, one = (shown(collection, number, tmp_path) for number in range(2))
+    assert np.abs(four[:, 16, 16, 0].astype(int) - np.arange(120, 160, 10)).max() <= 4
+    assert len(one) == 1
+    assert render(collection, 1)[1] == "video/mp4"
+
+
 def test_a_table_that_is_none_is_refused(tmp_path):
     (tmp_path / "clips.parquet").write_bytes(b"no table")
     with pytest.raises(TimeloomError, match="cannot be read as a Parquet table"):

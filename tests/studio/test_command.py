@@ -1,5 +1,9 @@
+import os
+import re
 import socket
+import subprocess
 import sys
+import urllib.request
 
 import pytest
 
@@ -74,3 +78,21 @@ def test_the_password_is_asked_for_where_only_a_name_is_given(monkeypatch):
     monkeypatch.setattr(command.getpass, "getpass", lambda prompt: "geheim")
     assert command._password(command.Options(auth="anna")) == "anna:geheim"
     assert command._password(command.Options(auth="anna:x:y")) == "anna:x:y"
+
+
+def test_ended_by_the_system_it_leaves_nothing_behind(tmp_path):
+    pytest.importorskip("gradio", reason="needs gradio: pip install 'timeloom[studio]'")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "timeloom", "studio", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    address = re.findall(r"http://\S+", process.stdout.readline())[0]
+    with urllib.request.urlopen(address, timeout=60) as answer:
+        assert b"Timeloom studio" in answer.read()
+    assert list(tmp_path.glob("timeloom-studio-*"))
+    process.terminate()
+    assert "what visitors made is removed" in process.communicate(timeout=60)[1]
+    assert list(tmp_path.glob("timeloom-studio-*")) == []

@@ -63,6 +63,14 @@ def test_an_upscaled_clip_is_the_one_that_the_command_makes(engine, tmp_path):
     assert engine.make(REQUEST, tmp_path, "small", pass_by).width == 64
 
 
+def test_what_upscaling_may_reach_is_bounded(tmp_path):
+    engine = ModelEngine({"small": "digits-shift"}, "cpu", max_upscaled_side=255)
+    with pytest.raises(TimeloomError, match="Upscaled, a side would have 256 pixels, and at most 255 are made"):
+        engine.make(ClipRequest(**{**vars(REQUEST), "upscale": True}), tmp_path, "large", pass_by)
+    assert list(tmp_path.iterdir()) == []
+    assert engine.make(REQUEST, tmp_path, "small", pass_by).width == 64
+
+
 def test_one_model_is_in_memory_at_a_time(engine, tmp_path):
     import weakref
 

@@ -155,6 +155,17 @@ def test_a_clip_is_served_to_its_visitor_alone(page, tmp_path):
     assert page.fetch(path, page.cookie())[0] == 404
 
 
+def test_the_history_plays_on_while_another_clip_is_made(page):
+    page.ask(PROMPT, steps=1)
+    page.until(lambda: page.playing("#history video") == [True])
+    page.driver.execute_script("document.querySelector('#history video').dataset.same = 'yes'")
+    page.ask(PROMPT, steps=250, frames=16)
+    page.until(lambda: page.step() >= 3 and page.all("#result img"))
+    assert page.driver.execute_script("return document.querySelector('#history video').dataset.same") == "yes"
+    page.press("Cancel")
+    page.until(lambda: "Cancelled" in page.text("#result"))
+
+
 def test_cancelling_ends_a_clip_and_the_next_can_be_made(page):
     page.ask(PROMPT, steps=250, frames=16)
     page.until(lambda: page.step() >= 2)

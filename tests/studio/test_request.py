@@ -66,7 +66,8 @@ def test_what_is_out_of_bounds_is_named(values, words):
 
 def test_a_comparison_is_every_combination_with_what_differs():
     values = {**LEAST, "model": MODELS, "seed": "3, 7", "steps": "4", "guidance": ""}
-    compared = read_comparison(values, MODELS, LIMITS)
+    compared = read_comparison({**values, "upscale": True}, MODELS, LIMITS)
+    assert all(request.upscale for _, request in compared)
     assert [label for label, _ in compared] == [
         "digits-shift, seed 3", "digits-shift, seed 7", "other, seed 3", "other, seed 7",
     ]  # fmt: skip

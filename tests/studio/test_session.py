@@ -1,3 +1,6 @@
+import errno
+import os
+
 import pytest
 
 from timeloom.errors import TimeloomError
@@ -98,6 +101,26 @@ def test_at_the_end_nothing_is_left(worker, engine, wait_for):
     wait_for(lambda: job.ended)
     sessions.close()
     assert not job.clip.file.parent.parent.exists()
+
+
+def test_a_full_disk_is_told_without_a_path_and_the_next_clip_is_made(sessions, engine, wait_for, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    engine.allow()
+    with monkeypatch.context() as patched:
+        patched.setattr("timeloom.data.whole_file.os.fsync", full)
+        session = sessions.open()
+        job = session.generate(REQUEST)
+        wait_for(lambda: job.ended)
+    assert (job.state, job.error) == (
+        "failed",
+        f"{job.token}.mp4: cannot be written (No space left on device).",
+    )
+    assert list(job.folder.iterdir()) == []
+    again = session.generate(REQUEST)
+    wait_for(lambda: again.ended)
+    assert again.state == "done"
 
 
 @pytest.fixture()

@@ -1,6 +1,9 @@
+import errno
+import os
 import subprocess
 import sys
 
+import av
 import numpy as np
 import pytest
 
@@ -86,16 +89,39 @@ def test_a_destroyed_clip_is_worse_and_moves_no_more_in_order(tmp_path):
     assert (destroy(frames, 0) == spoilt).all()
 
 
+def write_silence(path):
+    """A film of sound and no pictures."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        sound.sample_rate = 16000
+        for packet in [*stream.encode(sound), *stream.encode(None)]:
+            container.mux(packet)
+
+
+def write_no_frame(path):
+    """A film with a track of pictures, and none in it."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        container.start_encoding()
+
+
 def test_unplayable_files_are_all_named(tmp_path):
     build(tmp_path / "fine", tmp_path)
     (tmp_path / "alpha" / "001.mp4").write_bytes(b"")
     (tmp_path / "beta" / "002.mp4").write_bytes(b"no video at all" * 10)
+    write_silence(tmp_path / "gamma" / "000.mp4")
+    write_no_frame(tmp_path / "gamma" / "003.mp4")
     for folder in ("alpha", "beta", "gamma"):
         rows = "".join(f'{index:03d}.mp4,"{prompt}"\n' for index, prompt in enumerate(PROMPTS))
         (tmp_path / folder / "captions.csv").write_text(f"file,caption\n{rows}")
     with pytest.raises(TimeloomError, match=r"(?s)001\.mp4: is empty \(0 bytes\).*002\.mp4") as error:
         build(tmp_path / "study", tmp_path)
-    assert "Traceback" not in str(error.value)
+    said = str(error.value)
+    assert "Traceback" not in said
+    assert all(str(tmp_path / "gamma" / name) in said for name in ("000.mp4", "003.mp4"))
     assert not (tmp_path / "study").exists() and not list(tmp_path.glob("*.part"))
 
 
@@ -126,11 +152,17 @@ def test_another_folder_is_not_touched(tmp_path):
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
-    def full(*args, **kwargs):
-        raise TimeloomError("x: cannot be written (No space left on device).")
+    for seed, name in enumerate(("alpha", "beta", "gamma")):
+        draw_videos(tmp_path / name, PROMPTS, seed)
+    written = []
 
-    monkeypatch.setattr("timeloom.study.create.store_clip", full)
-    with pytest.raises(TimeloomError, match="No space left"):
+    def full(descriptor):
+        written.append(descriptor)
+        if len(written) == 3:  # in the middle
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("timeloom.data.whole_file.os.fsync", full)
+    with pytest.raises(TimeloomError, match=r"cannot be written \(No space left on device\)"):
         build(tmp_path / "study", tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alpha", "beta", "gamma"]
 

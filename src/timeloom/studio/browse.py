@@ -26,6 +26,8 @@ from timeloom.errors import TimeloomError, unknown_name
 ALL, KEPT, DROPPED = "all", "kept", "dropped"
 CLIP_S, CLIP_FPS = 4.0, 8.0
 """How much of a clip is shown, and at what rate."""
+MOMENT_S = 0.5
+"""What is shorter is shown at its own rate: it would be a frame or two."""
 CLIP_PX = 320
 """The longer side of what is shown."""
 PICTURE_PX = 1600
@@ -308,11 +310,12 @@ def render(collection: Collection, number: int) -> tuple[bytes, str]:
     from timeloom.data.write import write_video
 
     frames, fps = collection.frames(number)
-    suffix = ".png" if len(frames) == 1 else ".mp4"
+    picture = collection.item(number).picture
+    suffix = ".png" if picture else ".mp4"  # a clip of one frame too: the page plays it
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"item{suffix}"
-        write_video(path, _fit(frames, PICTURE_PX if len(frames) == 1 else CLIP_PX), fps)
-        return path.read_bytes(), "image/png" if suffix == ".png" else "video/mp4"
+        write_video(path, _fit(frames, PICTURE_PX if picture else CLIP_PX), fps)
+        return path.read_bytes(), "image/png" if picture else "video/mp4"
 
 
 def _fit(frames: Frames, longest: int) -> Frames:
@@ -328,12 +331,14 @@ def _fit(frames: Frames, longest: int) -> Frames:
 
 
 def _read(path: Path, start_s: float, length_s: float) -> tuple[Frames, float]:
-    """The first seconds of a span, at a steady rate."""
+    """The first seconds of a span, at a steady rate; a span of a moment with all its frames."""
     from timeloom.data.video import probe_video, read_video
 
-    left_s = probe_video(path).duration_s - start_s
-    count = max(1, int(min(length_s, left_s, CLIP_S) * CLIP_FPS))
-    return read_video(path, count, CLIP_FPS, start_s), CLIP_FPS
+    info = probe_video(path)
+    shown_s = min(length_s, info.duration_s - start_s, CLIP_S)
+    fps = CLIP_FPS if shown_s >= MOMENT_S else max(CLIP_FPS, info.fps)
+    count = max(1, int(shown_s * fps + 1e-3))
+    return read_video(path, count, fps, start_s), fps
 
 
 def _read_picture(path: Path) -> Frames:

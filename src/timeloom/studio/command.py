@@ -6,13 +6,16 @@ timeloom studio --models digits-shift runs/clips/video_64/model --browse dataset
 
 from __future__ import annotations
 
+import asyncio
 import getpass
+import importlib.util
 import ipaddress
+import signal
 import socket
 import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -20,6 +23,12 @@ from timeloom import options as command_options
 from timeloom import zoo
 from timeloom.errors import TimeloomError
 from timeloom.studio.request import Limits
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from timeloom.studio.gate import Gate
+    from timeloom.studio.opening import Opening
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
@@ -73,28 +82,50 @@ def _serve(
     password: str | None,
     listening: socket.socket,
 ) -> None:
-    try:
-        import uvicorn
-
-        from timeloom.studio.page import build_app
-    except ImportError as error:
-        raise TimeloomError("The studio needs Gradio: pip install 'timeloom[studio]'") from error
+    if importlib.util.find_spec("gradio") is None:
+        raise TimeloomError("The studio needs Gradio: pip install 'timeloom[studio]'")
     from timeloom.studio.engine import ModelEngine
+    from timeloom.studio.gate import Gate
+    from timeloom.studio.opening import Opening
     from timeloom.studio.studio import Studio
 
-    studio = Studio(ModelEngine(models, options.device, options.precision), list(models), options.limits, folders)
+    limits = options.limits
+    engine = ModelEngine(models, options.device, options.precision, limits.max_upscaled_side)
+    studio = Studio(engine, list(models), limits, folders)
+
+    def build() -> FastAPI:
+        from timeloom.studio.page import build_page
+
+        return build_page(studio)
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends as by Ctrl-C, with nothing left behind
     try:
-        app = build_app(studio, password, [*LOOPBACK_NAMES] if _is_loopback(options.host) else None)
-        # Streams of progress are open for as long as a page is: the end does not wait for them.
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, server_header=False)
+        opening = Opening(build)
+        gate = Gate(opening, studio.sessions, password, LOOPBACK_NAMES if _is_loopback(options.host) else None)
         host, port = listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         print(f"Timeloom studio: http://{shown}:{port}   (Ctrl-C ends it)", flush=True)
-        uvicorn.Server(config).run(sockets=[listening])
+        asyncio.run(_answer(gate, opening, listening))
     except KeyboardInterrupt:
         print("The studio has ended, and what visitors made is removed.", file=sys.stderr)
     finally:
         studio.close()
+
+
+async def _answer(gate: Gate, opening: Opening, listening: socket.socket) -> None:
+    """Serve until a signal, or until the page turns out not to open. Raises what kept it from opening."""
+    import uvicorn
+
+    # Streams of progress are open for as long as a page is: the end does not wait for them.
+    config = uvicorn.Config(gate, lifespan="off", log_level="warning", timeout_graceful_shutdown=1, server_header=False)
+    server = uvicorn.Server(config)
+    page = asyncio.create_task(opening.hold())
+    page.add_done_callback(lambda _: setattr(server, "should_exit", True))
+    try:
+        await server.serve([listening])
+    finally:
+        opening.close()
+    await page
 
 
 def _names(paths: tuple[str, ...]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from timeloom.generate import command
 from timeloom.generate.outputs import Job
 from timeloom.generate.prompts import require_prompt
 from timeloom.studio.jobs import Clip, OnStep
-from timeloom.studio.request import ClipRequest
+from timeloom.studio.request import ClipRequest, Limits
 
 if TYPE_CHECKING:
     from timeloom.generate.pipeline import TextToVideoPipeline
@@ -28,14 +28,20 @@ class ModelEngine:
     Args:
         models: {the name that visitors see: a zoo name, a folder, or a Hub id}.
         device, precision: as the options of `timeloom generate`.
+        max_upscaled_side: height and width in pixels that upscaling may reach.
     """
 
     def __init__(
-        self, models: Mapping[str, str], device: str = "auto", precision: Literal["fp32", "bf16"] = "fp32"
+        self,
+        models: Mapping[str, str],
+        device: str = "auto",
+        precision: Literal["fp32", "bf16"] = "fp32",
+        max_upscaled_side: int = Limits.max_upscaled_side,
     ) -> None:
         self._models = models
         self._device = device
         self._precision = precision
+        self._max_upscaled_side = max_upscaled_side
         self._lock = threading.Lock()
         self.loaded: str | None = None
         self._pipe: TextToVideoPipeline | None = None
@@ -64,7 +70,8 @@ class ModelEngine:
             suffix = ".png" if settings["num_frames"] == 1 else ".mp4"
             job = Job(request.prompt, request.seed, folder / f"{token}{suffix}")
             told = _watch(on_step, settings["num_inference_steps"])
-            frames = command.sample(pipe, self._find_upscaler(pipe, options), options, [job], settings, told)[0]
+            upscaler = self._find_upscaler(pipe, options, settings)
+            frames = command.sample(pipe, upscaler, options, [job], settings, told)[0]
         command.write_clip(job, frames, settings)
         stored = {"prompt": request.prompt, "seed": request.seed, **settings}
         return Clip(
@@ -108,11 +115,20 @@ class ModelEngine:
 
         pipe.scheduler = self._own_scheduler if sampler is None else make_scheduler(sampler, self._own_scheduler.config)
 
-    def _find_upscaler(self, pipe: TextToVideoPipeline, options: command.Options) -> Upscaler | None:
+    def _find_upscaler(
+        self, pipe: TextToVideoPipeline, options: command.Options, settings: Mapping[str, Any]
+    ) -> Upscaler | None:
         """What makes frames larger, where the clip asks for it; loaded once for each model."""
-        if options.upscale and self._upscaler is None:
-            self._upscaler = command.load_upscaler(pipe, options)
-        return self._upscaler if options.upscale else None
+        self._upscaler = self._upscaler or command.load_upscaler(pipe, options)
+        if self._upscaler is None or not options.upscale:
+            return None
+        side = max(settings["height"], settings["width"]) * self._upscaler.scale
+        if side > self._max_upscaled_side:
+            raise TimeloomError(
+                f"Upscaled, a side would have {side} pixels, and at most {self._max_upscaled_side} are made: "
+                "choose a smaller height and width, or do not upscale."
+            )
+        return self._upscaler
 
     def _let_go(self) -> None:
         import torch

@@ -11,14 +11,16 @@ import binascii
 import hmac
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
 from timeloom.studio.session import Rate, Sessions
 
 COOKIE = "timeloom_studio"
-OPEN_PATHS = ("/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt")
+READY = "/ready"
+"""Answered once the page is there; see `opening`."""
+OPEN_PATHS = ("/", READY, "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt")
 OPEN_FOLDERS = ("/assets/", "/static/", "/clip/", "/browse/")
 OPEN_CALLS = (
     "queue/join",
@@ -49,8 +51,8 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
 }
 
-Scope = dict[str, Any]
-Message = dict[str, Any]
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]

@@ -176,7 +176,7 @@ class Worker:
         except Cancelled:
             job.state = "cancelled"
         except TimeloomError as error:
-            job.error, job.state = str(error), "failed"
+            job.error, job.state = str(error).replace(f"{job.folder}/", ""), "failed"
         except Exception:
             logger.exception("a clip could not be made: %s", job.request)
             job.error, job.state = "The clip could not be made; the studio's log says why.", "failed"

@@ -1,6 +1,6 @@
 """The page in Gradio: forms and events. What they do is in `studio`, what they show in `views`.
 
-Import it only when the page is to be served: Gradio is an extra, and takes a second to load.
+Import it only when the page is to be served: Gradio is an extra, and takes seconds to load.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fastapi.responses import FileResponse, Response
 from timeloom.errors import TimeloomError
 from timeloom.studio import views
 from timeloom.studio.browse import ALL
-from timeloom.studio.gate import COOKIE, MAX_BODY, Gate
+from timeloom.studio.gate import COOKIE, MAX_BODY
 from timeloom.studio.request import SAMPLERS, form_values
 from timeloom.studio.session import Session
 from timeloom.studio.studio import Studio
@@ -41,15 +41,16 @@ FORM = (
     "width",
     "upscale",
 )
-COMPARED = ("prompt", "negative_prompt", "model", "seed", "steps", "guidance", "sampler", "frames")
+COMPARED = ("prompt", "negative_prompt", "model", "seed", "steps", "guidance", "sampler", "frames", "upscale")
+UPSCALE = "Upscale: make the frames larger at the end"
 ON_CLICK = """element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-action]');
   if (button) trigger('click', { action: button.dataset.action, token: button.dataset.token });
 });"""
 
 
-def build_app(studio: Studio, password: str | None = None, hosts: list[str] | None = None) -> Gate:
-    """The whole page as an ASGI application behind its gate."""
+def build_page(studio: Studio) -> FastAPI:
+    """The whole page, to be served behind a gate."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     _add_files(app, studio)
     blocks = _build_blocks(studio)
@@ -68,7 +69,7 @@ def build_app(studio: Studio, password: str | None = None, hosts: list[str] | No
         ssr_mode=False,
         max_file_size=MAX_BODY,
     )
-    return Gate(app, studio.sessions, password, hosts)
+    return app
 
 
 def _add_files(app: Any, studio: Studio) -> None:
@@ -133,7 +134,7 @@ def _generate_tab(blocks: gr.Blocks, studio: Studio) -> None:
                     sampler = gr.Dropdown(["", *SAMPLERS], value="", label="Sampler", min_width=140)
                     height = _number(f"Height, to {limits.max_side} pixels")
                     width = _number(f"Width, to {limits.max_side} pixels")
-                upscale = gr.Checkbox(label="Upscale: make the frames larger at the end")
+                upscale = gr.Checkbox(label=UPSCALE)
         with gr.Column(scale=3, min_width=300):
             result = gr.HTML(elem_id="result")
     gr.Markdown("## History")
@@ -190,11 +191,12 @@ def _compare_tab(blocks: gr.Blocks, studio: Studio) -> None:
     with gr.Accordion("Settings for all", open=False):
         negative = gr.Textbox(label="Negative prompt", max_length=limits.max_prompt)
         frames = _number(f"Frames, 1–{limits.max_frames}; 1 is an image")
+        upscale = gr.Checkbox(label=UPSCALE)
     with gr.Row():
         make = gr.Button("Compare", variant="primary", min_width=120)
         cancel = gr.Button("Cancel", variant="stop", min_width=120, interactive=False)
     board = gr.HTML(elem_id="comparison")
-    form = [prompt, negative, models, seeds, steps, guidance, samplers, frames]
+    form = [prompt, negative, models, seeds, steps, guidance, samplers, frames, upscale]
 
     def show(session: Session) -> list[Any]:
         going = any(not job.ended for job in session.comparison)
@@ -285,11 +287,8 @@ def _watcher(studio: Studio, show: Callable[[Session], list[Any]]) -> Callable[.
         while True:
             busy = session.busy  # asked before looking: what ends in between is seen in a last round
             now = show(session)
-            changed = [
-                new if not before or repr(new) != repr(old) else gr.skip()
-                for new, old in zip(now, before or now, strict=True)
-            ]
-            yield changed
+            if repr(now) != repr(before):
+                yield now  # all of it: for a gr.skip() Gradio would make, and keep, another component
             if not busy:
                 return
             before = now

@@ -28,7 +28,9 @@ class Limits:
     max_frames: int = 64
     """Frames of a clip."""
     max_side: int = 512
-    """Height and width in pixels."""
+    """Height and width in pixels, before upscaling."""
+    max_upscaled_side: int = 2048
+    """Height and width in pixels after upscaling, of a model's own size too."""
     max_steps: int = 250
     """Denoising steps."""
     max_compared: int = 9

@@ -56,7 +56,7 @@ class Session:
         """Clips of the first page, the newest first; at most HISTORY that have ended, and those on their way."""
         self.comparison: list[Job] = []
         self.seen = time.monotonic()
-        self._folder = Path(tempfile.mkdtemp(dir=folder))
+        self._folder = folder / secrets.token_hex(12)  # made by the first clip: a full disk keeps no visitor out
         self._worker = worker
         self._limits = limits
         self._rate = Rate(limits.max_per_minute, 60)

@@ -103,8 +103,12 @@ def curate(job: Job, layout: Layout, engine: Engine, progress: Progress) -> Resu
     candidates, sample = choose_sources(job, layout)
     each, together = make_stages(job)
     records = [Record(candidate) for candidate in candidates]
-    for number, found in progress("Scanning", engine.run(each, candidates, together), len(candidates)):
-        records[number] = Record(candidates[number], why=found.why) if isinstance(found, Died) else found
+    # The largest go first, lest one of them keeps a worker busy when all others are done.
+    places = sorted(range(len(candidates)), key=lambda place: -listing.size_of(candidates[place], job.root))
+    largest_first = [candidates[place] for place in places]
+    for number, found in progress("Scanning", engine.run(each, largest_first, together), len(candidates)):
+        place = places[number]
+        records[place] = Record(candidates[place], why=found.why) if isinstance(found, Died) else found
     records = _without_copies(records)
     draft = job.work / f"draft{layout.suffix}.parquet"
     result = Result(Statistics(), Cost(), sample)

@@ -25,6 +25,7 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parents[1]
 CLIPS = PROJECT.parent / "shared" / "data" / "clips"
 LONGEST = 150  # frames taken of a clip
+CLIP_S = 5.0  # a usual length, for the estimate of captions
 
 
 def make_source(path: Path, height: int, seconds: float) -> Path:
@@ -187,6 +188,24 @@ def summary(rounds: list[dict[str, dict[str, Any]]]) -> dict[str, float]:
     }
 
 
+def full_size(rounds: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """What 100,000 hours of such video at 30 frames a second would cost, as the command itself estimates it.
+
+    One captioner that takes t seconds a clip keeps up with `cores_per_caption_s` / t cores; with more, captions are the
+    limit. Clips of `CLIP_S` seconds.
+    """
+    from timeloom.curate.recipe import PriceOptions
+    from timeloom.curate.statistics import Cost, Statistics
+
+    told = {}
+    for name in ("scan", "scan and clips at 256"):
+        cpu_s = statistics.median(cases[name]["cpu_s"] for cases in rounds)
+        length_s = rounds[0][name]["frames"] / 30
+        estimate = Cost(cpu_s, length_s / 3600).estimate(Statistics(), PriceOptions())
+        told[name] = {**estimate, "cores_per_caption_s": round(cpu_s / length_s * CLIP_S, 3)}
+    return told
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60, help="length of the source")
@@ -216,6 +235,7 @@ def main() -> None:
         "source": {"frames": rounds[0]["decode"]["frames"], "bytes": source.stat().st_size},
         "ratios": summary(rounds),
         "peak_mb_1080p (below 600)": memory,
+        "100,000 hours": full_size(rounds),
         "rounds": rounds,
     }
     options.output.write_text(json.dumps(result, indent=1) + "\n")

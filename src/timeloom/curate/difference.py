@@ -171,9 +171,7 @@ class Quick:
         small = self._reformatter.reformat(
             frame, width, height, "rgb24", interpolation=Interpolation.FAST_BILINEAR, threads=1
         )
-        plane = small.planes[0]
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
-        np.copyto(out.reshape(height, -1), rows[:, : 3 * width])
+        np.copyto(out.reshape(height, width, 3), _pixels(small))
 
 
 class Faithful:
@@ -181,12 +179,21 @@ class Faithful:
 
     def __init__(self, size: Size) -> None:
         self.size = size
+        self._reformatter = VideoReformatter()
 
     def __call__(self, frame: VideoFrame, out: Plane) -> None:
-        image = frame.to_ndarray(format="rgb24")
+        whole = self._reformatter.reformat(frame, format="rgb24", threads=1)
+        image = _pixels(whole)
         for axis in (0, 1):
             image = _between_two(image, self.size[axis], axis)
-        np.copyto(out, np.rint(image).reshape(-1, 3), casting="unsafe")
+        np.copyto(out, np.rint(image, dtype=np.float32).reshape(-1, 3), casting="unsafe")
+
+
+def _pixels(rgb: VideoFrame) -> Plane:
+    """(H, W, 3): the frame's own memory."""
+    plane = rgb.planes[0]
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(rgb.height, plane.line_size)
+    return rows[:, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
 
 
 def _between_two(image: NDArray[Any], size: int, axis: int) -> NDArray[Any]:

@@ -187,9 +187,13 @@ def _with_sidecar(candidate: Candidate, root: Path, listed: dict[str, str]) -> C
 def in_part(candidate: Candidate, root: Path, part: int, parts: int) -> bool:
     """Whether the candidate belongs to part `part` (from 0) of `parts`. The size of the file decides, so that copies
     of one file, which are to be found, meet in one part."""
-    try:
-        size = (root / candidate.path).stat().st_size if not candidate.why else 0
-    except OSError:
-        size = 0
-    key = str(size or candidate.path).encode("utf-8", "surrogateescape")
+    key = str(size_of(candidate, root) or candidate.path).encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") % parts == part
+
+
+def size_of(candidate: Candidate, root: Path) -> int:
+    """Bytes of its file; 0 where that cannot be told, or it will not be read."""
+    try:
+        return (root / candidate.path).stat().st_size if not candidate.why else 0
+    except OSError:
+        return 0

@@ -23,7 +23,7 @@ from timeloom.curate import listing
 from timeloom.curate.engines import Died, Engine
 from timeloom.curate.metadata import ENDINGS, write_metadata
 from timeloom.curate.outputs import Made, file_of, make_unit, remove_strays, units
-from timeloom.curate.rows import CLIP_COLUMNS, LEDGER_COLUMNS, TableWriter, ledger_row, read_rows
+from timeloom.curate.rows import CLIP_COLUMNS, LEDGER_COLUMNS, ledger_row, read_rows, table_writer
 from timeloom.curate.sampling import Sample
 from timeloom.curate.stages import Job, Record, caption_key, make_stages, rows_of
 from timeloom.curate.statistics import COPY, Cost, Statistics
@@ -103,8 +103,12 @@ def curate(job: Job, layout: Layout, engine: Engine, progress: Progress) -> Resu
     candidates, sample = choose_sources(job, layout)
     each, together = make_stages(job)
     records = [Record(candidate) for candidate in candidates]
-    for number, found in progress("Scanning", engine.run(each, candidates, together), len(candidates)):
-        records[number] = Record(candidates[number], why=found.why) if isinstance(found, Died) else found
+    # The largest go first, lest one of them keeps a worker busy when all others are done.
+    places = sorted(range(len(candidates)), key=lambda place: -listing.size_of(candidates[place], job.root))
+    largest_first = [candidates[place] for place in places]
+    for number, found in progress("Scanning", engine.run(each, largest_first, together), len(candidates)):
+        place = places[number]
+        records[place] = Record(candidates[place], why=found.why) if isinstance(found, Died) else found
     records = _without_copies(records)
     draft = job.work / f"draft{layout.suffix}.parquet"
     result = Result(Statistics(), Cost(), sample)
@@ -112,7 +116,7 @@ def curate(job: Job, layout: Layout, engine: Engine, progress: Progress) -> Resu
     broken = _make_outputs(job, layout, engine, draft, progress)
     _write_clips(job, layout, draft, broken, ledger, result)
     draft.unlink()
-    with TableWriter(layout.path("ledger", ".parquet"), LEDGER_COLUMNS, _facts(job)) as table:
+    with table_writer(layout.path("ledger", ".parquet"), LEDGER_COLUMNS, _facts(job)) as table:
         for row in ledger:
             table.add([row])
             result.statistics.add_source(row)
@@ -141,7 +145,7 @@ def _write_draft(job: Job, draft: Path, records: list[Record], result: Result) -
     """The clips before their files are made, and the rows of the ledger."""
     ledger = []
     step = max(1, len(records) // job.recipe.output.shown_sources) if job.recipe.output.shown_sources else 0
-    with TableWriter(draft, CLIP_COLUMNS, {}) as table:
+    with table_writer(draft, CLIP_COLUMNS, {}) as table:
         for number, record in enumerate(records):
             found, rows = None, list[dict[str, Any]]()
             if record.source_id and not record.why.startswith(COPY) and job.store.has_scan(record.source_id):
@@ -187,7 +191,7 @@ def _write_clips(
     options = job.recipe.output
     kept_of: dict[str, int] = {}
     place = 0
-    with TableWriter(layout.path("clips", ".parquet"), CLIP_COLUMNS, _facts(job)) as table:
+    with table_writer(layout.path("clips", ".parquet"), CLIP_COLUMNS, _facts(job)) as table:
         for row in read_rows(draft):
             if row["kept"]:
                 row["file"] = file_of(row, options.form, layout.prefix, place, options.clips_per_shard)

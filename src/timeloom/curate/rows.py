@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -136,33 +137,33 @@ def ledger_row(
     }
 
 
+@contextlib.contextmanager
+def table_writer(path: Path, columns: Mapping[str, pa.DataType], facts: Mapping[str, str]) -> Iterator[TableWriter]:
+    """A Parquet file that appears when the block ends well; after an error nothing is left. Raises: OSError."""
+    schema = pa.schema(list(columns.items()), metadata=dict(facts))
+    with whole_file(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        table = TableWriter(writer)
+        yield table
+        table.flush()
+
+
 class TableWriter:
-    """Writes rows to a Parquet file that appears when the block ends; a group of rows at a time."""
+    """Writes rows to a Parquet file, a group of rows at a time."""
 
-    def __init__(self, path: Path, columns: Mapping[str, pa.DataType], facts: Mapping[str, str]) -> None:
-        self._schema = pa.schema(list(columns.items()), metadata=dict(facts))
-        self._whole = whole_file(path)
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        self._writer = writer
         self._rows: list[dict[str, Any]] = []
-
-    def __enter__(self) -> TableWriter:
-        self._writer = pq.ParquetWriter(self._whole.__enter__(), self._schema, compression="zstd")
-        return self
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if error is None:
-            self._flush()
-        self._writer.close()
-        self._whole.__exit__(kind, error, trace)
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
         """Rows with all columns."""
         self._rows += rows
         if len(self._rows) >= GROUP_ROWS:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write the rows that wait."""
         if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+            self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._writer.schema))
         self._rows = []
 
 

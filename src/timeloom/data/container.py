@@ -117,8 +117,10 @@ class ContainerMovie:
         Only once, and instead of `frames`."""
         start_s = 0.0 if start_pts is None else float(start_pts * self.tick_s - self.first_s)
         end = 0
+        ticks: Fraction | int = 0
         for frame in self._deinterlaced(self._from(start_s)):
-            ticks = 1 if frame.time_base == self.tick_s else _time_base(frame) / self.tick_s
+            if not ticks:  # the same for all frames, and slow to ask of each
+                ticks = 1 if frame.time_base == self.tick_s else _time_base(frame) / self.tick_s
             pts = end if frame.pts is None else round(frame.pts * ticks)
             duration = round(frame.duration * ticks if frame.duration else self.interval_s / self.tick_s)
             end = pts + max(1, duration)

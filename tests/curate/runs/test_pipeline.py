@@ -297,6 +297,14 @@ class TestBadInput:
             data = DataOptions(source="curated", path=str(films / form), num_frames=2, fps=4, validation_clips=1)
             assert open_sources(data, 0)[0].ledger.reasons.total() <= 2  # clips of a video that is held out
 
+    def test_links_in_a_circle(self, films):
+        (films / "videos/back").symlink_to(films / "videos")
+        (films / "videos/self.mp4").symlink_to("self.mp4")
+        why = self.why(films)
+        assert why["back"] == "link that leads back to a folder above it"
+        assert why["self.mp4"] == "link to a file that is not there"
+        assert why["a.mp4"] == ""
+
     def test_a_file_that_nobody_thought_of(self, films, monkeypatch):
         scan = stages.scan
 

@@ -24,17 +24,13 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
-from floor import best_time, machine
 
 from timeloom.data import write_video
 from timeloom.data.write import replace_file
-from timeloom.evaluate import frechet_distance_from_moments
-from timeloom.evaluate.feature_cache import FeatureCache
-from timeloom.evaluate.metrics import Moments, find_metric
-from timeloom.evaluate.networks.extractor import Source
-from timeloom.evaluate.networks.i3d import I3D, I3DFeatures
 from timeloom.evaluate.windows import ReadWindow
+
+# What needs torch is imported where it is used: a worker imports this file anew, and needs none of it, as it does not
+# when it is the worker of `timeloom evaluate`.
 
 FRAMES, FPS, DIMENSIONS = 16, 8.0, 400
 RESULTS = Path(__file__).parent / "results" / "evaluate.json"
@@ -57,6 +53,12 @@ def write_clips(folder: Path, count: int, side: int) -> dict[str, Path]:
 
 def rate(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Clips a second of the bare network and from files, rounds in turn."""
+    import torch
+
+    from timeloom.evaluate.feature_cache import FeatureCache
+    from timeloom.evaluate.networks.extractor import Source
+    from timeloom.evaluate.networks.i3d import I3D, I3DFeatures
+
     torch.manual_seed(0)
     network = I3DFeatures(I3D(), Source(Path("random"), "0" * 64), device=options.device, batch_size=8)
     files = write_clips(folder / "large", options.clips, 256)
@@ -117,6 +119,9 @@ class Projected:
 
 def one_memory(folder: Path, count: int, workers: int) -> dict[str, Any]:
     """Peak memory of this process: features of `count` files, then an FVD with its interval."""
+    from timeloom.evaluate.feature_cache import FeatureCache
+    from timeloom.evaluate.metrics import Moments, find_metric
+
     files = write_clips(folder / "small", count, 32)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
@@ -154,6 +159,11 @@ def memory(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def frechet() -> dict[str, Any]:
     """Seconds of one distance, moments given."""
+    from floor import best_time
+
+    from timeloom.evaluate import frechet_distance_from_moments
+    from timeloom.evaluate.metrics import Moments
+
     rng = np.random.default_rng(0)
     a, b = (Moments.of(rng.normal(size=(2048, DIMENSIONS))) for _ in range(2))
     parts = a.mean, a.covariance(), b.mean, b.covariance()
@@ -164,8 +174,8 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=["all", "rate", "memory", "one-memory", "frechet"], default="all")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--clips", type=int, default=48, help="of the rate")
-    parser.add_argument("--rounds", type=int, default=3, help="of the rate")
+    parser.add_argument("--clips", type=int, default=192, help="of the rate")
+    parser.add_argument("--rounds", type=int, default=2, help="of the rate")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
     parser.add_argument("--counts", type=int, nargs="+", default=[256, 8192], help="clips of the memory")
     parser.add_argument("--folder", type=Path, help="of the files; a temporary one unless said")
@@ -180,6 +190,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if options.part == "one-memory":
             print(json.dumps(one_memory(folder, options.counts[0], options.workers)))
             return 0
+        from floor import machine
+
         known = json.loads(options.output.read_text()) if options.output.exists() else {}
         report = {**known, "machine": machine()}
         if options.part in ("all", "frechet"):

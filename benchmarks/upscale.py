@@ -105,6 +105,14 @@ def peak_memory(options: argparse.Namespace, frames: int, precision: str) -> flo
     return int(done.stdout.split()[-1]) / 2**20
 
 
+def peak_memories(options: argparse.Namespace) -> dict[str, dict[int, float]]:
+    """GiB by precision and number of frames."""
+    return {
+        precision: {count: round(peak_memory(options, count, precision), 3) for count in options.lengths}
+        for precision in ("fp32", "bf16")
+    }
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print and keep the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -114,9 +122,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--frames", type=int, default=1, help="made larger in each round")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--no-memory", action="store_true")
-    parser.add_argument("--lengths", type=int, nargs=2, default=(2, 8), help="frames of the streams for memory")
+    parser.add_argument("--lengths", type=int, nargs=2, default=(4, 48), help="frames of the streams for memory")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "upscale.json")
     options = parser.parse_args(arguments)
+    peaks = {} if options.no_memory else peak_memories(options)  # first: a child begins with its parent's peak
     seconds = time.process_time
     size = (options.frames, options.height, options.width, 3)
     frames = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
@@ -150,11 +159,8 @@ def main(arguments: list[str] | None = None) -> int:
             if name == BICUBIC
             else round(operations / statistics.median(own) / rate, 3),
         }
-    if not options.no_memory:
-        result["stream_peak_gib"] = {
-            precision: {count: round(peak_memory(options, count, precision), 3) for count in options.lengths}
-            for precision in ("fp32", "bf16")
-        }
+    if peaks:
+        result["stream_peak_gib"] = peaks
     print(json.dumps(result, indent=2))
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(result, indent=2) + "\n")

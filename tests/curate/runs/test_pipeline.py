@@ -66,6 +66,22 @@ def films(make_film, tmp_path):
     return tmp_path
 
 
+class Watched(ProcessEngine):
+    """Remembers in which order it was given the sources."""
+
+    def run(self, each, items, together=None):
+        self.order = getattr(self, "order", None) or [item.path for item in items]
+        return super().run(each, items, together)
+
+
+def test_the_largest_sources_go_first_and_rows_stay_in_order(films):
+    engine = Watched(0)
+    _, ledger = run(films, engine=engine)
+    sizes = {name: (films / "videos" / name).stat().st_size for name in engine.order}
+    assert list(sizes) == sorted(sizes, key=sizes.get, reverse=True) != sorted(sizes)
+    assert [row["source"] for row in ledger] == sorted(sizes)
+
+
 def test_a_row_for_each_scene_with_its_exact_span(films, colours):
     clips, ledger = run(films)
     assert [(clip["source"], clip["num_frames"]) for clip in clips] == [

@@ -39,7 +39,7 @@ $(READY): $(INSTALLED)
 demo: $(INSTALLED)
 	@mkdir -p demo
 	$(BIN)/timeloom generate "a red seven moves left" --output demo/red-seven.mp4 --upscale --overwrite
-	printf '%s\n' "a blue three bounces" "a green zero grows" "a yellow five spins" > demo/prompts.txt
+	printf '%s\n' "a blue three bounces on stripes" "a green zero grows on black" "a yellow five moves right on gray" > demo/prompts.txt
 	$(BIN)/timeloom generate --prompts demo/prompts.txt --output demo/more --contact-sheet demo/more.png --overwrite
 	@echo "Three more videos are in demo/more, side by side in demo/more.png."
 	@echo "Asked for, a red seven that moves left, made 256x256: $(CURDIR)/demo/red-seven.mp4"

@@ -44,6 +44,7 @@ class UpscalerTask(Task):
         if side := self.recipe.loss.crop:
             places = random.uniform((2,))
             large = torch.stack([_crop(clip, side, place) for clip, place in zip(large, places, strict=True)])
+        large = torch.stack([_turned(clip, way) for clip, way in zip(large, random.uniform((3,)), strict=True)])
         if self.device.type == "meta":  # a plan: what is drawn has no values there
             return large[..., :: self.scale, :: self.scale].flatten(0, 1), large.flatten(0, 1)
         return self.degrader(large, seeds_of(random)).flatten(0, 1), large.flatten(0, 1)
@@ -90,6 +91,16 @@ def _crop(clip: Tensor, side: int, place: Tensor) -> Tensor:
     """A square of (F, 3, H, W), `place` in [0, 1)² of where it can lie."""
     top, left = (int(p * (size - side + 1)) for p, size in zip(place.tolist(), clip.shape[-2:], strict=True))
     return clip[..., top : top + side, left : left + side]
+
+
+def _turned(clip: Tensor, way: Tensor) -> Tensor:
+    """(F, 3, H, W) mirrored along its axes by chance, and a square one along its diagonal: RCAN's augmentation, Sec. 4.1."""
+    upside_down, mirrored, transposed = (way < 0.5).tolist()
+    if upside_down:
+        clip = clip.flip(-2)
+    if mirrored:
+        clip = clip.flip(-1)
+    return clip.mT if transposed and clip.shape[-2] == clip.shape[-1] else clip
 
 
 def _psnr(made: Tensor, wanted: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ def _crop(clip: Tensor, side: int, place: Tensor) -> Tensor:
 
 
 def _turned(clip: Tensor, way: Tensor) -> Tensor:
-    """(F, 3, H, W) mirrored along its axes by chance, and a square one along its diagonal: RCAN's augmentation, Sec. 4.1."""
+    """(F, 3, H, W) mirrored by chance along its axes, and a square one along its diagonal (RCAN, Sec. 4.1)."""
     upside_down, mirrored, transposed = (way < 0.5).tolist()
     if upside_down:
         clip = clip.flip(-2)

@@ -174,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("workers", "small"), help="one part only")
     parser.add_argument("--files", type=int, default=10_000, help="small files (160x96)")
-    parser.add_argument("--large-files", type=int, default=256, help="files of 1280x720 for one worker beside two")
+    parser.add_argument("--large-files", type=int, default=200, help="files of 1280x720 for one worker beside two")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "curate_run.json")
     options = parser.parse_args()
     from floor import machine  # here, since workers import this module, and need no torch

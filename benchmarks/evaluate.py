@@ -174,7 +174,7 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=["all", "rate", "memory", "one-memory", "frechet"], default="all")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--clips", type=int, default=192, help="of the rate")
+    parser.add_argument("--clips", type=int, default=144, help="of the rate")
     parser.add_argument("--rounds", type=int, default=2, help="of the rate")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
     parser.add_argument("--counts", type=int, nargs="+", default=[256, 8192], help="clips of the memory")

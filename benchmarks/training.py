@@ -32,7 +32,7 @@ from timeloom.models.unet import VideoUNet
 from timeloom.options import parse
 from timeloom.train.cache_command import main as fill_cache
 from timeloom.train.engine import Trainer
-from timeloom.train.precision import precision
+from timeloom.train.precision import attention, precision
 from timeloom.train.recipe import Recipe
 from timeloom.train.tasks import build_task
 
@@ -125,7 +125,8 @@ def plain(job: Job) -> list[float]:
             noisy = schedule.add_noise(latents, noise, timesteps)
             predicted = unet(noisy, timesteps, encoder_hidden_states=text).sample
             loss = nn.functional.mse_loss(predicted.float(), noise.float())
-        loss.backward()
+        with attention(options.precision, cpu):  # recomputed as it was computed
+            loss.backward()
         nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

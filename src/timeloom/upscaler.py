@@ -59,7 +59,7 @@ class Upscaler:
                 or not finite.
         """
         with quiet_libraries():
-            network = load_rcan(name_or_path).to(device, dtype).to(memory_format=torch.channels_last)  # the faster one
+            network = load_rcan(name_or_path).to(device, dtype)
         return cls(network, tile)
 
     @property
@@ -83,7 +83,7 @@ class Upscaler:
 
     def _together(self, images: Tensor) -> Tensor:
         device = self.network.device
-        features = self.network.extract(images.to(device, torch.float32).contiguous(memory_format=torch.channels_last))
+        features = self.network.extract(images.to(device, torch.float32))
         height, width = features.shape[-2:]
         if max(height, width) <= self.tile:
             large = self.network.reconstruct(features)

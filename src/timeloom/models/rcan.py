@@ -132,7 +132,8 @@ class RCAN(ModelMixin, ConfigMixin):
     def extract(self, images_NCHW: Tensor) -> Tensor:
         """Features of whole frames. Channel attention averages over the frame: a part of it has other features."""
         dtype = next(self.head.parameters()).dtype
-        x = self.head(self.sub_mean(images_NCHW * self.config.pixel_range).to(dtype))
+        x = self.sub_mean(images_NCHW * self.config.pixel_range).to(dtype)
+        x = self.head(x.contiguous(memory_format=torch.channels_last))  # all that follows stays so, and is faster
         return x + self.body(x)
 
     def reconstruct(self, features: Tensor) -> Tensor:

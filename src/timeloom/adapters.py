@@ -22,9 +22,10 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from timeloom.data.write import replace_file
 from timeloom.errors import TimeloomError
 from timeloom.model_files import PICKLES, first_line
 from timeloom.schema import Schema, check
@@ -247,22 +248,17 @@ def write_adapter(file: Path, use: Use, tensors: Mapping[str, Tensor], lora_conf
         config = {PREFIX + key: sorted(v) if isinstance(v, set) else v for key, v in lora_config.items()}
         metadata[LORA_CONFIG] = json.dumps(config, indent=2, sort_keys=True)
     stored = {PREFIX + key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-    unfinished = file.with_name(f".{file.name}.unfinished")
-    save_file(stored, unfinished, metadata)
-    _sort_metadata(unfinished)
-    unfinished.replace(file)
+    replace_file(file, _with_sorted_metadata(save(stored, metadata)))
 
 
-def _sort_metadata(file: Path) -> None:
-    """Put the metadata of a safetensors file in order: its writer leaves them in any, another one each time."""
-    with file.open("r+b") as opened:
-        size = int.from_bytes(opened.read(8), "little")
-        header = json.loads(opened.read(size))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-        assert len(text) <= size, "the header only changes its order"
-        opened.seek(8)
-        opened.write(text.ljust(size))
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """A safetensors file whose metadata are in order: its writer leaves them in any, another one each time."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    assert len(text) <= size, "the header only changes its order"
+    return content[:8] + text.ljust(size) + content[8 + size :]
 
 
 def apply_adapter(unet: Any, adapter: Adapter, scale: float = 1.0) -> None:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from timeloom.data.whole_file import whole_file
 from timeloom.errors import TimeloomError
 
 DIGEST_BYTES = 16
@@ -80,14 +79,8 @@ class TensorCache:
         value = value.detach().cpu().contiguous()
         digest = torch.frombuffer(bytearray(_digest(value)), dtype=torch.uint8)
         content = safetensors.torch.save({"value": value, "digest": digest})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, unfinished = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            os.replace(unfinished, path)
-        finally:
-            Path(unfinished).unlink(missing_ok=True)
+        with whole_file(path) as file:
+            file.write(content)
 
 
 def fingerprint(network: nn.Module) -> str:

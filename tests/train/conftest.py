@@ -110,3 +110,30 @@ def trained_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         recipe = _tiny_recipe(task, runs)
         Trainer(recipe, build_task(recipe, torch.device("cpu")), torch.device("cpu")).run()
     return runs
+
+
+@pytest.fixture(scope="session")
+def stop_after() -> Callable[[int, Recipe], None]:
+    """stop_after(samples, recipe): a training that an error ends there, between two checkpoints or at one."""
+    import torch
+
+    from timeloom.train.engine import Trainer
+    from timeloom.train.tasks import build_task
+
+    class Stop(Exception):
+        pass
+
+    def train_and_stop(samples: int, recipe: Recipe) -> None:
+        trainer = Trainer(recipe, build_task(recipe, torch.device("cpu")), torch.device("cpu"))
+        step = trainer._step
+
+        def step_or_stop(numbers, batch):
+            if numbers[0] >= samples:
+                raise Stop
+            return step(numbers, batch)
+
+        trainer._step = step_or_stop
+        with pytest.raises(Stop):
+            trainer.run()
+
+    return train_and_stop

@@ -57,23 +57,10 @@ def test_the_video_network_has_the_image_networks_keys_and_the_frozen_parts_stay
 
 @pytest.mark.parametrize("task", ["text_encoder", "autoencoder", "video", "features"])
 def test_stopping_and_going_on_gives_the_same_bits(
-    tiny_recipe: MakeRecipe, task: str, trained_runs: Path, tmp_path: Path
+    tiny_recipe: MakeRecipe, task: str, trained_runs: Path, stop_after: Callable[..., None], tmp_path: Path
 ) -> None:
-    class Stop(Exception):
-        pass
-
     recipe = tiny_recipe(task, trained_runs, tmp_path / "stopped")
-    trainer = Trainer(recipe, build_task(recipe, CPU), CPU)
-    step = trainer._step
-
-    def step_then_stop(numbers, batch):
-        if numbers[0] >= 12:
-            raise Stop
-        return step(numbers, batch)
-
-    trainer._step = step_then_stop
-    with pytest.raises(Stop):
-        trainer.run()
+    stop_after(12, recipe)
     assert not (tmp_path / "stopped/model").exists()
     train(recipe)
     assert weights(tmp_path / "stopped/model") == weights(trained_runs / task / "model")

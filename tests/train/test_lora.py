@@ -88,22 +88,9 @@ def test_at_first_it_changes_nothing(lora_recipe, trained_runs, tmp_path):
     assert torch.equal(predicted(task.network), predicted(plain))
 
 
-def test_stopping_and_going_on_gives_the_same_bits(lora_recipe, adapter, tmp_path):
-    class Stop(Exception):
-        pass
-
+def test_stopping_and_going_on_gives_the_same_bits(lora_recipe, adapter, stop_after, tmp_path):
     recipe = lora_recipe(tmp_path / "stopped")
-    trainer = Trainer(recipe, build_task(recipe, CPU), CPU)
-    step = trainer._step
-
-    def step_then_stop(numbers, batch):
-        if numbers[0] >= 12:
-            raise Stop
-        return step(numbers, batch)
-
-    trainer._step = step_then_stop
-    with pytest.raises(Stop):
-        trainer.run()
+    stop_after(12, recipe)
     Trainer(recipe, build_task(recipe, CPU), CPU).run()
     again = read_adapter(tmp_path / "stopped/adapter")
     whole = read_adapter(adapter)

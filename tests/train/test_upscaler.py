@@ -50,23 +50,10 @@ def train(recipe: Recipe) -> Trainer:
 
 
 @pytest.mark.parametrize("task", ["upscaler", "upscaler_gan"])
-def test_stopping_and_going_on_gives_the_same_bits_of_both_networks(task: str, tmp_path: Path) -> None:
-    class Stop(Exception):
-        pass
-
+def test_stopping_and_going_on_gives_the_same_bits_of_both_networks(task: str, stop_after, tmp_path: Path) -> None:
     whole = train(tiny(task, tmp_path / "whole"))
     recipe = tiny(task, tmp_path / "stopped")
-    trainer = Trainer(recipe, build_task(recipe, CPU), CPU)
-    step = trainer._step
-
-    def step_then_stop(numbers, batch):
-        if numbers[0] >= 12:
-            raise Stop
-        return step(numbers, batch)
-
-    trainer._step = step_then_stop
-    with pytest.raises(Stop):
-        trainer.run()
+    stop_after(12, recipe)
     assert not (tmp_path / "stopped/model").exists()
     resumed = train(recipe)
     states = whole.network.state_dict(), resumed.network.state_dict()

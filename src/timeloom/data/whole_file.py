@@ -26,7 +26,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(unfinished, 0o666 & ~_umask())
+        os.chmod(unfinished, _usual_mode())
         os.replace(unfinished, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -46,7 +46,14 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         raise TimeloomError(f"{path}: cannot be written ({error.strerror}).") from error
 
 
-def _umask() -> int:
+def open_to_others(folder: Path) -> None:
+    """Give files below a folder the permissions of new ones: safetensors makes its own for the owner alone."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(_usual_mode())
+
+
+def _usual_mode() -> int:
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    return 0o666 & ~mask

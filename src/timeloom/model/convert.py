@@ -15,6 +15,7 @@ from typing import Any
 import diffusers
 import torch
 
+from timeloom.data.whole_file import open_to_others
 from timeloom.errors import TimeloomError
 from timeloom.model.parts import Fit, Model, Part, fit, on_meta, require_match
 from timeloom.model_files import INDEX, load_tokenizer, quiet_libraries
@@ -204,6 +205,7 @@ def new_folder(destination: Path, source: Path, overwrite: bool) -> Iterator[Pat
         folder = temporary / "model"  # made by mkdir: with the permissions that the user's folders have
         folder.mkdir()
         yield folder
+        open_to_others(folder)
         if destination.exists():
             os.rename(destination, temporary / "replaced")
         os.rename(folder, destination)

@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from timeloom.data import write_image
 from timeloom.data.order import Order
 from timeloom.data.sources import describe_shares, describe_sources, open_sources
+from timeloom.data.whole_file import open_to_others
 from timeloom.errors import TimeloomError
 from timeloom.train.average import Average
 from timeloom.train.checkpoints import Checkpoints
@@ -269,6 +270,7 @@ class Trainer:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         self.task.save(unfinished)
+        open_to_others(unfinished)
         shutil.rmtree(target, ignore_errors=True)
         unfinished.rename(target)
 

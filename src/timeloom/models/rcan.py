@@ -165,7 +165,8 @@ class Discriminator(nn.Module):
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1], sides multiples of 8 → logits (N, 1, H, W)."""
-        x = F.leaky_relu(self.first(images_NCHW), 0.2)  # (N, width, H, W)
+        x = images_NCHW.contiguous(memory_format=torch.channels_last)
+        x = F.leaky_relu(self.first(x), 0.2)  # (N, width, H, W)
         skips = []
         for down in self.down:  # to (N, 8·width, H/8, W/8)
             skips.append(x)

@@ -39,8 +39,20 @@ def test_options_in_which_models_differ_are_in_their_labels(make_model):
     other = {**SWAP, "swap": {"queries": "temporal", "heads": 2}}
     folders = [make_model("time", other), make_model("both", SWAP), make_model("shift", SHIFT)]
     group = find_group([str(folder) for folder in folders])
-    assert list(group.runs) == ["swap queries temporal", "swap queries spatial_first", "shift"]
-    assert group.first_of("swap") == "swap queries spatial_first"
+    assert list(group.runs) == ["temporal asks", "swap", "shift"]
+    assert group.first_of("swap") == "swap"
+
+
+def test_what_most_models_share_is_not_in_their_labels(make_model):
+    usual = {"queries": "spatial_first", "heads": 2, "window": [8, 8, 8], "skips": True}
+    changes = [{}, {"queries": "none"}, {"window": [0, 0, 0]}, {"window": [4, 8, 8]}, {"skips": False}, {"heads": 1}]
+    folders = [
+        make_model(f"model-{number}", {"temporal": "swap", "swap": {**usual, **change}})
+        for number, change in enumerate(changes)
+    ]
+    group = find_group([str(folder) for folder in folders])
+    labels = ["swap", "plain addition", "swap, global", "swap, 4x8x8 windows", "swap, without skips", "swap, heads 1"]
+    assert list(group.runs) == labels
 
 
 def test_trainings_that_cannot_be_told_apart_are_refused(make_model, tmp_path):

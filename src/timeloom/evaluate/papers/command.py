@@ -81,7 +81,8 @@ def main(args: list[str]) -> int:
     group = find_group(options.models)
     for line in group.left_out:
         print(f"left out: {line}", file=sys.stderr)
-    command = shlex.join(["timeloom", "evaluate", "papers", *args])
+    told = [Path(word).name if Path(word).is_absolute() else word for word in args]  # a machine's folders tell nothing
+    command = shlex.join(["timeloom", "evaluate", "papers", *told])
     report = {"name": name, "command": command, **numbers(group, samplings, options, name)}
     text = json.dumps(report, indent=1, ensure_ascii=False)
     replace_file(options.page.with_suffix("") / f"{name}.json", (text + "\n").encode())

@@ -18,6 +18,14 @@ from timeloom.model_files import INDEX, read_json
 IMAGE_MODEL = "image model"
 DEPTH = 3
 """Folders below a given one that are searched for models."""
+ROLES = {
+    "none": "plain addition",
+    "spatial": "spatial asks",
+    "temporal": "temporal asks",
+    "spatial_first": "swap",
+    "temporal_first": "swap, temporal asks first",
+}
+"""Who asks in Swap-CA, in the words of VideoFactory's Table 2."""
 MANNER = ("output", "seed", "workers", "trackers", "preview", "evaluation")
 """Options of a recipe that may differ between runs of one training."""
 
@@ -130,14 +138,28 @@ def _held_out_loss(path: Path) -> float | None:
 
 
 def _labelled(models: list[Model]) -> list[Model]:
-    """Each with its mechanism as label, and those options of it in which the models at hand differ."""
+    """Each with its mechanism as label, and those options of it that most of the models at hand have otherwise."""
     labelled = []
     for model in models:
-        others = [other.options for other in models if other.mechanism == model.mechanism]
-        varying = [name for name in model.options if any(other.get(name) != model.options[name] for other in others)]
+        alike = [other for other in models if other.mechanism == model.mechanism]
         words = [IMAGE_MODEL if model.mechanism == "none" else model.mechanism]
-        labelled.append(replace(model, label=" ".join(words + [f"{name} {model.options[name]}" for name in varying])))
+        if len({other.options.get("queries") for other in alike}) > 1:
+            words = [ROLES.get(str(model.options.get("queries")), model.mechanism)]
+        for name, value in model.options.items():
+            values = [other.options.get(name) for other in alike]
+            if name != "queries" and value != max(values, key=values.count):
+                words.append(_option(name, value))
+        labelled.append(replace(model, label=", ".join(words)))
     return labelled
+
+
+def _option(name: str, value: Any) -> str:
+    """In words, for a table."""
+    if name == "skips":
+        return "with skips" if value else "without skips"
+    if name == "window":
+        return "x".join(map(str, value)) + " windows" if any(value) else "global"
+    return f"{name} {value}"
 
 
 def _training(model: Model) -> Any:

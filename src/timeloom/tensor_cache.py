@@ -79,7 +79,7 @@ class TensorCache:
         value = value.detach().cpu().contiguous()
         digest = torch.frombuffer(bytearray(_digest(value)), dtype=torch.uint8)
         content = safetensors.torch.save({"value": value, "digest": digest})
-        with whole_file(path) as file:
+        with whole_file(path, durable=False) as file:  # a damaged one is found by its digest
             file.write(content)
 
 

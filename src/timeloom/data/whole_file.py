@@ -13,8 +13,11 @@ from timeloom.errors import TimeloomError
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
+def whole_file(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
     """A file to write to, or by its `name`, that takes the place of `path` at the end; after an error nothing is left.
+
+    Args:
+        durable: wait until it is on the disk; needless where a file that a power cut damaged is noticed and made again.
 
     Raises: OSError where the folder or the disk refuses.
     """
@@ -24,8 +27,9 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     try:
         with open(unfinished, "w+b") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.chmod(unfinished, _usual_mode())
         os.replace(unfinished, path)
     finally:

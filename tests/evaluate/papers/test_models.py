@@ -72,6 +72,12 @@ def test_a_second_phase_goes_on_from_its_own_seeds_first(make_model, tmp_path):
         find_group([str(tmp_path)])
 
 
+def test_a_number_in_the_name_of_a_folder_above_is_no_seed(make_model, tmp_path):
+    for seed in (0, 1):
+        make_model(f"swap-{seed}", SWAP, recipe(seed, model={"unet": "disk-0/runs/image/model"}))
+    assert len(find_group([str(tmp_path)]).runs["swap"]) == 2
+
+
 def test_a_folder_without_models_and_an_unknown_name_are_refused(tmp_path):
     with pytest.raises(TimeloomError, match="There is no model in"):
         find_group([str(tmp_path)])

@@ -165,9 +165,10 @@ def _option(name: str, value: Any) -> str:
 def _training(model: Model) -> Any:
     """What decides a model beside chance; for one without a recipe, it stands for itself.
 
-    A second phase goes on from a first one of its own seed: folders that end in the seed count as one.
+    A second phase goes on from a first one of its own seed: runs whose folders end in the seed count as one. Folders
+    that these lie in do not matter.
     """
     if model.recipe is None:
         return model.sha256
     decides = {name: value for name, value in model.recipe.items() if name not in MANNER}
-    return re.sub(rf"-{model.seed}(?=[/\"])", "-SEED", json.dumps(decides, sort_keys=True))
+    return re.sub(rf'-{model.seed}(?=(/model)?")', "-SEED", json.dumps(decides, sort_keys=True))

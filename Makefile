@@ -12,7 +12,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 READY := .venv/.ready-for-tests
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint
@@ -22,6 +22,7 @@ help:
 
 setup: $(READY)
 
+# Modules are compiled when they are first used, and most never are: that saves half of the set-up's time.
 # torch goes first and alone, so that no other package's requirement can choose its version.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -73,7 +73,7 @@ def test_training(project, monkeypatch, tmp_path):
     monkeypatch.setattr(training, "ProcessPoolExecutor", HereAndNow)  # a process of its own takes seconds to start
     monkeypatch.setenv("TIMELOOM_CACHE", str(tmp_path))
     output = tmp_path / "training.json"
-    assert training.main(["--steps", "1", "--rounds", "1", "--output", str(output)]) == 0
+    assert training.main(["--steps", "1", "--rounds", "1", "--precision", "fp32", "--output", str(output)]) == 0
     cases = json.loads(output.read_text())["cases"]
     assert list(cases) == [training.PLAIN, training.COLD, training.WARM]
     assert all(case["clips_per_s"] > 0 and case["peak_memory_bytes"] > 0 for case in cases.values())
@@ -103,6 +103,7 @@ def test_upscale(project, monkeypatch, tmp_path):
 def test_swap_attention(project, monkeypatch, tmp_path):
     swap_attention = benchmark(project, monkeypatch, "swap_attention")
     output = tmp_path / "tiny.json"
+    monkeypatch.setattr(swap_attention, "graph_breaks", lambda: 0)  # takes long; models/test_space_time.py sees to it
     words = ["--size", "tiny", "--frames", "8", "16", "--repeats", "1", "--device", "cpu", "--output", str(output)]
     assert swap_attention.main(words) == 0
     report = json.loads(output.read_text())
@@ -111,7 +112,6 @@ def test_swap_attention(project, monkeypatch, tmp_path):
     assert many["global"]["flops"] > 2 * few["global"]["flops"]
     assert report["step"]["Swap-CA"]["flops"] > report["step"]["plain addition"]["flops"]
     assert report["step"]["plain addition"]["time_ratio"] == 1
-    assert report["graph_breaks"] == 0
 
 
 @pytest.mark.slow

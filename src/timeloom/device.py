@@ -1,7 +1,8 @@
-"""Which device a command computes on."""
+"""Which device a command computes on, and in which numbers."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from timeloom.errors import TimeloomError
@@ -27,3 +28,25 @@ def choose_device(name: str) -> torch.device:
         reason = str(error).partition("\n")[0]
         raise TimeloomError(f"--device {name} cannot be used: {reason}") from error
     return device
+
+
+def warn_of_slow_numbers(precision: str, device: torch.device) -> None:
+    """Say so where bf16 is asked of a processor without instructions for it: it takes many times as long as fp32."""
+    import torch
+
+    if precision != "bf16" or device.type != "cpu":
+        return
+    try:
+        quick = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    except (AttributeError, RuntimeError):  # built without oneDNN
+        quick = False
+    if not quick:
+        print("This processor has no instructions for bf16; fp32 is several times faster here.", file=sys.stderr)
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Numbers of the `--precision` "bf16" or "fp32", with a warning as above."""
+    import torch
+
+    warn_of_slow_numbers(precision, device)
+    return torch.bfloat16 if precision == "bf16" else torch.float32

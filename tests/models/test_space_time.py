@@ -254,15 +254,13 @@ def test_gradient_checkpointing_gives_equal_gradients():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("queries", ["none", "spatial_first"])
 @torch.no_grad()
-def test_one_graph(queries):
+def test_one_graph():
     torch.compiler.reset()
-    unet = trained(build(ONE_LEVEL, "swap", swap={"queries": queries, "window": (2, 2, 2)}))
-    compiled = torch.compile(unet, fullgraph=True, backend="eager")
-    for frames, height, width in ((3, 4, 4), (5, 3, 5)):
-        inputs = clip_inputs(1, frames, height, width)
-        assert relative_error(compiled(*inputs).sample, unet(*inputs).sample) < 1e-5
+    unet = trained(build({**ONE_LEVEL, "layers_per_block": 1}, "swap", swap={"window": (2, 2, 2)}))
+    inputs = clip_inputs(1, 3, 4, 4)
+    compiled = torch.compile(unet, fullgraph=True, backend="eager")(*inputs).sample
+    assert relative_error(compiled, unet(*inputs).sample) < 1e-5
     torch.compiler.reset()
 
 

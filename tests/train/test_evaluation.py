@@ -1,15 +1,11 @@
 """Judging while training: the same code, the same weights after."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from timeloom.evaluate.digits_protocol import make_prompts
 from timeloom.train import evaluation
@@ -89,26 +85,6 @@ def counted(call, made):  # type: ignore[no-untyped-def]
         return call(*arguments, **options)
 
     return run
-
-
-@pytest.mark.slow
-def test_two_processes_share_it_and_say_the_same(tiny_recipe: MakeRecipe, trained_runs: Path, tmp_path: Path) -> None:
-    """After one step, so that both have the same weights but for rounding; of more prompts than one batch."""
-    recipe = tiny_recipe("video", trained_runs, tmp_path / "run", total_samples=4).model_copy(
-        update={"evaluation": OPTIONS.model_copy(update={"num_prompts": 18})}
-    )
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "timeloom"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*words, "train", str(path), "--device", "cpu"], check=True, env=environment, capture_output=True)
-    alone = tmp_path / "alone"
-    train(recipe.model_copy(update={"output": str(alone)}))
-    two, one = logged(tmp_path / "run")[4], logged(alone)[4]
-    assert set(two) == set(one)
-    assert len(list((tmp_path / "run/evaluations/000000000004/clips").glob("*.npz"))) == 18
-    for name in ("evaluation/digits-fvd", "evaluation/digits-clipsim"):
-        assert two[name] == pytest.approx(one[name], rel=0.02)
 
 
 def test_only_what_makes_clips_is_evaluated(tiny_recipe: MakeRecipe, trained_runs: Path) -> None:

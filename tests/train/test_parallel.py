@@ -24,7 +24,7 @@ from timeloom.train.checkpoints import Checkpoints
 from timeloom.train.engine import Trainer
 from timeloom.train.optimizer import allocate_state, make_optimizer, state_tensors
 from timeloom.train.parallel import Processes, _groups, _require_equal_passes, shard
-from timeloom.train.recipe import OptimizerOptions, Recipe
+from timeloom.train.recipe import EvaluationOptions, OptimizerOptions, Recipe
 from timeloom.train.run_folder import claim
 from timeloom.train.tasks import build_task
 
@@ -32,13 +32,14 @@ MakeRecipe = Callable[..., Recipe]
 CPU = torch.device("cpu")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+EVALUATION = EvaluationOptions(every=16, num_prompts=18)  # of more prompts than one batch
 
 
 @pytest.fixture(scope="module")
 def one_process(tiny_recipe: MakeRecipe, trained_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one process, all its checkpoints kept: clips and images, activations computed again."""
     folder = tmp_path_factory.mktemp("one") / "run"
-    train(shared_recipe(tiny_recipe, trained_runs, folder))
+    train(shared_recipe(tiny_recipe, trained_runs, folder).model_copy(update={"evaluation": EVALUATION}))
     return folder
 
 
@@ -75,7 +76,8 @@ def test_two_processes_with_shards_go_on_from_one_with_the_same_losses(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(one_process, run, ignore=shutil.ignore_patterns("model", "previews", "000000000008", "*12", "*16"))
-    recipe = shared_recipe(tiny_recipe, trained_runs, run).model_copy(update={"parallel": "fsdp"})
+    recipe = shared_recipe(tiny_recipe, trained_runs, run)
+    recipe = recipe.model_copy(update={"parallel": "fsdp", "evaluation": EVALUATION})
     done = subprocess.run(command(recipe, tmp_path), env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "resuming after 4 samples" in done.stdout
@@ -86,6 +88,9 @@ def test_two_processes_with_shards_go_on_from_one_with_the_same_losses(
     sheets = [np.asarray(Image.open(folder / "previews/000000000016.png")).astype(int) for folder in (run, one_process)]
     assert np.abs(sheets[0] - sheets[1]).mean() < 0.1
     assert sheets[0].std() > 10
+    assert len(list((run / "evaluations/000000000016/clips").glob("*.npz"))) == 18
+    for name in ("evaluation/digits-fvd", "evaluation/digits-clipsim"):
+        assert logged(run, name) == pytest.approx(logged(one_process, name), rel=0.02)
 
 
 @pytest.mark.slow

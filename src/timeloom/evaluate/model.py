@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from timeloom.device import choose_device
+from timeloom.device import choose_device, choose_dtype
 
 if TYPE_CHECKING:
     from timeloom.evaluate.command import Options
@@ -27,10 +27,11 @@ def load_model(options: Options) -> tuple[TextToVideoPipeline, dict[str, Any]]:
     from timeloom.generate.schedulers import make_scheduler, scheduler_name
 
     assert options.model is not None
-    dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
+    device = choose_device(options.device)
+    dtype = choose_dtype(options.precision, device)
     pipe = TextToVideoPipeline.from_pretrained(
         options.model, dtype=dtype, adapter=options.adapter, adapter_scale=options.adapter_scale
-    ).to(choose_device(options.device))
+    ).to(device)
     weights = hash_model(model_folder.find_model(options.model))
     if options.adapter is not None:
         change = hashlib.sha256(find_adapter(options.adapter).read_bytes()).hexdigest()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from timeloom.device import choose_device
+from timeloom.device import choose_device, choose_dtype
 from timeloom.errors import TimeloomError
 from timeloom.options import parse, require_at_least
 
@@ -77,15 +77,13 @@ def main(args: list[str]) -> int:
     require_at_least(options, frames=2, seed=0)
     if not 0 < options.fps <= 1000:
         raise TimeloomError(f"--fps must be above 0 and at most 1000, not {options.fps:g}.")
-    import torch
-
     from timeloom.data.write import check_output
     from timeloom.upscaler import Upscaler
 
     if options.output is not None:
         check_output(options.output, options.overwrite)
-    dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
-    upscaler = Upscaler.from_pretrained(options.model, choose_device(options.device), dtype)
+    device = choose_device(options.device)
+    upscaler = Upscaler.from_pretrained(options.model, device, choose_dtype(options.precision, device))
     data, seed, degrader = _read_recipe(options, upscaler)
     judged = _judge_all(options, data, seed, degrader, upscaler)
     result = {

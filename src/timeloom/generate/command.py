@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from timeloom import options as command_options
-from timeloom.device import choose_device
+from timeloom.device import choose_device, choose_dtype
 from timeloom.errors import TimeloomError
 from timeloom.generate import outputs, prompts
 
@@ -161,13 +161,11 @@ def _plan(options: Options) -> outputs.Plan:
 
 def load_pipeline(options: Options) -> TextToVideoPipeline:
     """The pipeline on its device, with the sampler that was asked for."""
-    import torch
-
     from timeloom.generate.pipeline import TextToVideoPipeline
     from timeloom.generate.schedulers import make_scheduler
 
     device = choose_device(options.device)
-    dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
+    dtype = choose_dtype(options.precision, device)
     pipe = TextToVideoPipeline.from_pretrained(
         options.model, dtype=dtype, adapter=options.adapter, adapter_scale=options.adapter_scale
     ).to(device)

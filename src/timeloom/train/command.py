@@ -63,7 +63,7 @@ def main(args: list[str]) -> int:
 
     torch.set_flush_denormal(True)  # before threads start: denormal numbers can make a CPU step several times slower
     from timeloom import recipes
-    from timeloom.device import choose_device
+    from timeloom.device import choose_device, warn_of_slow_numbers
     from timeloom.train.recipe import load_recipe
 
     allowed = ["data.allow_drop=true"] if options.allow_drop else []
@@ -83,6 +83,7 @@ def main(args: list[str]) -> int:
         machines = Machines(options.devices, options.tflops, options.mfu, options.price) if options.devices else None
         print_plan(recipe, machines, options.clips, options.json)
         return 0
+    warn_of_slow_numbers(recipe.precision, device)
     if processes > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from timeloom.device import choose_device
+from timeloom.device import choose_device, choose_dtype
 from timeloom.errors import TimeloomError, unknown_name
 from timeloom.options import parse, require_at_least
 
@@ -56,12 +56,11 @@ def main(args: list[str]) -> int:
     options = parse(Options, args, prog="timeloom upscale")
     require_at_least(options, tile=1)
     _check_files(options)
-    import torch
-
     from timeloom.upscaler import Upscaler, require_scale
 
-    dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
-    upscaler = Upscaler.from_pretrained(options.model, choose_device(options.device), dtype, options.tile)
+    device = choose_device(options.device)
+    dtype = choose_dtype(options.precision, device)
+    upscaler = Upscaler.from_pretrained(options.model, device, dtype, options.tile)
     require_scale(upscaler.network, options.scale, options.model)
     started = time.perf_counter()
     result = _run(options, upscaler)

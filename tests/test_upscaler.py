@@ -35,6 +35,18 @@ def test_frames_do_not_depend_on_their_mates_and_bytes_are_rounded() -> None:
     assert np.array_equal(to_bytes(torch.from_numpy(frames).permute(0, 3, 1, 2) / 255), frames)
 
 
+def test_the_ensemble_is_the_mean_over_turned_and_mirrored_copies() -> None:
+    network, images = tiny(), torch.rand(1, 3, 6, 9)
+    once, ensemble = Upscaler(network), Upscaler(network, self_ensemble=True)
+    wanted = torch.zeros(1, 3, 24, 36)
+    for axes in ([], [-1], [-2], [-1, -2]):
+        wanted += once(images.flip(axes)).flip(axes) / 8
+        wanted += once(images.flip(axes).mT).mT.flip(axes) / 8
+    torch.testing.assert_close(ensemble(images), wanted)
+    torch.testing.assert_close(ensemble(images.flip(-1).mT), wanted.flip(-1).mT)
+    assert not torch.allclose(once(images), wanted, atol=1e-4)
+
+
 def test_half_precision_is_near() -> None:
     images = torch.rand(1, 3, 12, 12)
     full = Upscaler(tiny())(images)

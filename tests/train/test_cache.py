@@ -48,7 +48,8 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def recipe(tiny_recipe: Callable[..., Recipe], trained_runs: Path, clips: Path, tmp_path: Path) -> Callable:
     def make(name: str, **data: object) -> Recipe:
-        tiny = tiny_recipe("video", trained_runs, tmp_path / name, total_samples=32)
+        once = {"total_samples": 32, "validate_every": 32, "checkpoint_every": 32}
+        tiny = tiny_recipe("video", trained_runs, tmp_path / name, **once)
         own = {"source": "folder", "path": str(clips), "validation_clips": HELD_OUT, "windows": WINDOWS, **data}
         return Recipe.model_validate(
             {**tiny.model_dump(mode="json"), "workers": 0, "data": {**tiny.data.model_dump(mode="json"), **own}}

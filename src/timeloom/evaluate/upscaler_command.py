@@ -45,6 +45,8 @@ class Options:
     """Frames a second."""
     seed: int = 0
     """Of the degradations: clip i gets what (seed, i) draws."""
+    self_ensemble: bool = False
+    """Let the network give the mean over each frame's eight turned and mirrored copies."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Numbers that the network computes in."""
     device: str = "auto"
@@ -83,7 +85,8 @@ def main(args: list[str]) -> int:
     if options.output is not None:
         check_output(options.output, options.overwrite)
     device = choose_device(options.device)
-    upscaler = Upscaler.from_pretrained(options.model, device, choose_dtype(options.precision, device))
+    dtype = choose_dtype(options.precision, device)
+    upscaler = Upscaler.from_pretrained(options.model, device, dtype, self_ensemble=options.self_ensemble)
     data, seed, degrader = _read_recipe(options, upscaler)
     judged = _judge_all(options, data, seed, degrader, upscaler)
     result = {
@@ -91,7 +94,8 @@ def main(args: list[str]) -> int:
         "recipe": options.recipe,
         "degradation": degrader.options.model_dump(mode="json"),
         "protocol": {"frames": options.frames, "fps": options.fps, "height": data.height, "width": data.width}
-        | {"scale": upscaler.scale, "border": upscaler.scale, "channel": "Y", "seed": options.seed},
+        | {"scale": upscaler.scale, "border": upscaler.scale, "channel": "Y", "seed": options.seed}
+        | {"self_ensemble": options.self_ensemble},
         **summarise(judged),
         "clips": [{"key": j.key, "own_flicker": j.own_flicker, **j.scores, **j.degradation} for j in judged],
     }

@@ -37,6 +37,8 @@ class Options:
     """How many times larger the model must make it: another one is refused. Default: whatever the model does."""
     tile: int = 128
     """Pixels of the source's side that are put together at once; fewer need less memory, and change no pixel."""
+    self_ensemble: bool = False
+    """Give the mean over each frame's eight turned and mirrored copies: a little nearer, in eight times the time."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Numbers that the network computes in. bf16 is up to twice as fast where the processor has it."""
     device: str = "auto"
@@ -60,7 +62,7 @@ def main(args: list[str]) -> int:
 
     device = choose_device(options.device)
     dtype = choose_dtype(options.precision, device)
-    upscaler = Upscaler.from_pretrained(options.model, device, dtype, options.tile)
+    upscaler = Upscaler.from_pretrained(options.model, device, dtype, options.tile, options.self_ensemble)
     require_scale(upscaler.network, options.scale, options.model)
     started = time.perf_counter()
     result = _run(options, upscaler)

@@ -46,8 +46,9 @@ demo: $(INSTALLED)
 	@echo "Asked for, a red seven that moves left, made 256x256: $(CURDIR)/demo/red-seven.mp4"
 
 # Tiny models gain nothing from threads: one thread each, and whole files of tests side by side on up to four cores.
+# In the order of their names: sorted by the number of tests, the few that take longest would come last, side by side with nothing.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10 --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10 --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check .

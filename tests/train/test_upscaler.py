@@ -72,6 +72,18 @@ def test_stopping_and_going_on_gives_the_same_bits_of_both_networks(task: str, s
     assert all(torch.equal(averaged[name], saved[name]) for name in saved)
 
 
+@pytest.mark.parametrize("kind", ["l1", "psnr"])
+def test_the_error_of_pixels_is_the_mean_absolute_one_or_minus_the_psnr(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = build_task(tiny("upscaler", tmp_path, loss={"pixels": kind}), CPU)
+    small, large = torch.rand(3, 3, 8, 8), torch.rand(3, 3, 16, 16)
+    monkeypatch.setattr(task, "pairs", lambda batch, random: (small, large))
+    error = (task.upscaler(small) - large).abs()
+    wanted = error.mean() if kind == "l1" else sum(10 * frame.square().mean().log10() for frame in error) / 3
+    assert task.loss(None, None)[0].item() == pytest.approx(wanted.item())  # type: ignore[arg-type]
+
+
 def test_each_term_of_the_loss_reaches_one_network_alone() -> None:
     """What two optimizers would get: the gradients of two losses, each of its own network."""
     torch.manual_seed(0)

@@ -159,6 +159,10 @@ class LossOptions(Schema):
     """Weight of reading each caption's words back from its features (text encoder)."""
     crop: int = Field(default=0, ge=0, multiple_of=8)
     """Pixels of a random crop's side, for cheaper steps; 0 trains on whole frames (autoencoder, upscaler)."""
+    pixels: Literal["l1", "psnr"] = "l1"
+    """Error of pixels: l1 is the mean absolute one; psnr, in dB, the logarithm of each frame's mean square, so that
+    frames count alike whether much of them is lost or little, as HINet has it
+    (arXiv 2105.06086) (upscaler)."""
     gan_weight: float = Field(default=0.1, ge=0)
     """Weight of deceiving the discriminator, beside the pixels' error (upscaler_gan)."""
 

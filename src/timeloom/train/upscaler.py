@@ -1,4 +1,4 @@
-"""Train the super-resolution network: on clips made worse and smaller, by the mean absolute error of its pixels.
+"""Train the super-resolution network: on clips made worse and smaller, by the error of its pixels.
 
 Every frame stands on its own, as in VideoFactory (arXiv 2305.10874, Sec. 3.4).
 """
@@ -24,7 +24,7 @@ PREVIEW_CLIPS = 4
 
 
 class UpscalerTask(Task):
-    """Mean absolute error of the pixels of random crops (RCAN, arXiv 1807.02758, Eq. 4)."""
+    """The error of the pixels of random crops: mean absolute (RCAN, arXiv 1807.02758, Eq. 4), or −PSNR."""
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         super().__init__(recipe, device)
@@ -51,7 +51,10 @@ class UpscalerTask(Task):
 
     def loss(self, batch: Batch, random: SampleRandom) -> tuple[Tensor, dict[str, Tensor]]:
         small, large = self.pairs(batch, random)
-        return (self.network(small) - large).abs().mean(), {}
+        made = self.network(small)
+        if self.recipe.loss.pixels == "psnr":
+            return -_psnr(made, large), {}
+        return (made - large).abs().mean(), {}
 
     @torch.no_grad()
     def validate(self, batch: Batch, random: SampleRandom) -> dict[str, float]:

@@ -275,7 +275,7 @@ def on_digits_network(data, tmp_path, monkeypatch):
     return data
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_rays_tasks_share_the_work(on_digits_network):
     data = on_digits_network
     pytest.importorskip("ray")

@@ -40,7 +40,7 @@ def test_one_graph_for_each_mechanism_at_any_size(mechanisms):
     check_compiled_equals_eager(networks(*mechanisms), "eager", [(3, 4, 4), (5, 3, 5)])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @torch.no_grad()
 def test_compiled_code_equals_eager():
     check_compiled_equals_eager(networks("residual_end"), "inductor", [(3, 4, 4)])

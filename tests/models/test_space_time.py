@@ -254,13 +254,23 @@ def test_gradient_checkpointing_gives_equal_gradients():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("queries", "sizes"),
+    [
+        ("spatial_first", [(3, 4, 4)]),
+        pytest.param("spatial_first", [(3, 4, 4), (5, 3, 5)], marks=pytest.mark.long),
+        pytest.param("none", [(3, 4, 4), (5, 3, 5)], marks=pytest.mark.long),
+    ],
+)
 @torch.no_grad()
-def test_one_graph():
+def test_one_graph(queries, sizes):
     torch.compiler.reset()
-    unet = trained(build({**ONE_LEVEL, "layers_per_block": 1}, "swap", swap={"window": (2, 2, 2)}))
-    inputs = clip_inputs(1, 3, 4, 4)
-    compiled = torch.compile(unet, fullgraph=True, backend="eager")(*inputs).sample
-    assert relative_error(compiled, unet(*inputs).sample) < 1e-5
+    config = {**ONE_LEVEL, "layers_per_block": 1}
+    unet = trained(build(config, "swap", swap={"queries": queries, "window": (2, 2, 2)}))
+    compiled = torch.compile(unet, fullgraph=True, backend="eager")
+    for frames, height, width in sizes:
+        inputs = clip_inputs(1, frames, height, width)
+        assert relative_error(compiled(*inputs).sample, unet(*inputs).sample) < 1e-5
     torch.compiler.reset()
 
 

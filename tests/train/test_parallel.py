@@ -90,6 +90,7 @@ def test_two_processes_with_shards_go_on_from_one_with_the_same_losses(
     assert sheets[0].std() > 10
     assert len(list((run / "evaluations/000000000016/clips").glob("*.npz"))) == 18
     for name in ("evaluation/digits-fvd", "evaluation/digits-clipsim"):
+        assert list(logged(run, name)) == [16]
         assert logged(run, name) == pytest.approx(logged(one_process, name), rel=0.02)
 
 

@@ -38,7 +38,7 @@ class Upscaler:
         tile: side in pixels of the parts in which large frames are put together; parts overlap by what the network
             sees, so they change no pixel.
         self_ensemble: give the mean of what becomes of a frame's eight turned and mirrored copies, in eight times the
-            time: the authors' RCAN+ (arXiv 1807.02758, Sec. 4.1).
+            time: the authors' RCAN+ (arXiv 1807.02758).
     """
 
     def __init__(self, network: RCAN, tile: int = TILE, self_ensemble: bool = False) -> None:

@@ -83,7 +83,8 @@ def main(args: list[str]) -> int:
         machines = Machines(options.devices, options.tflops, options.mfu, options.price) if options.devices else None
         print_plan(recipe, machines, options.clips, options.json)
         return 0
-    warn_of_slow_numbers(recipe.precision, device)
+    if os.environ.get("RANK", "0") == "0":
+        warn_of_slow_numbers(recipe.precision, device)
     if processes > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:

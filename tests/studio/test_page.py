@@ -123,6 +123,7 @@ def page(chromium, address):
     chromium.set_window_size(1280, 900)
     chromium.execute_cdp_cmd("Network.clearBrowserCookies", {})
     page = Page(chromium, address)
+    page.requested()  # what pages of other tests asked for is not this one's
     yield page.open()
     chromium.get("about:blank")
 

@@ -1,7 +1,7 @@
 """Training steps of Latent-Shift: Timeloom against a plain diffusers loop that encodes frames and text on the fly.
 
 python benchmarks/training.py --size zoo --steps 40
-python benchmarks/training.py --size sd15 --steps 4
+python benchmarks/training.py --size sd15 --frames 8 --steps 4
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class Options:
     """Time training steps on a folder of videos: each case in a process of its own, one after the other, in turns."""
 
     size: Literal["zoo", "sd15"] = "zoo"
-    """zoo: digits-shift, 16 x 64 x 64 pixels. sd15: Stable Diffusion 1.5's networks, random weights, 16 x 256 x 256."""
+    """zoo: digits-shift, 64 x 64 pixels. sd15: Stable Diffusion 1.5's networks, random weights, 256 x 256."""
+    frames: int = 16
+    """Frames a clip, at most 24; fewer want less memory, and all work but the optimizer's shrinks with them."""
     steps: int = 20
     """Timed steps of each case; one beforehand does not count."""
     batch_size: int = 1
@@ -184,7 +186,7 @@ def prepare(folder: Path, options: Options) -> Job:
         coarse = rng.integers(0, 256, (24, 8, 8, 3), np.uint8)
         write_video(folder / "clips" / f"{number}.mp4", coarse.repeat(side // 8, 1).repeat(side // 8, 2), fps=8)
         (folder / "clips" / f"{number}.txt").write_text("a red seven moves left", encoding="utf-8")
-    job = Job(folder, options, Window(16, 8, side, side))
+    job = Job(folder, options, Window(options.frames, 8, side, side))
     path = folder / "recipe.json"  # JSON is YAML
     path.write_text(json.dumps(job.recipe("warm", cache=True).model_dump(mode="json")), encoding="utf-8")
     os.environ["TIMELOOM_CACHE"] = str(folder / "cache" / "warm")
@@ -209,6 +211,7 @@ def measure(options: Options) -> dict[str, Any]:
     return {
         "benchmark": "training",
         "size": options.size,
+        "frames": options.frames,
         "batch_size": options.batch_size,
         "precision": options.precision,
         "gradient_checkpointing": options.gradient_checkpointing,
@@ -228,7 +231,8 @@ def measure(options: Options) -> dict[str, Any]:
 
 
 def print_table(report: dict[str, Any]) -> None:
-    print(f"{report['size']}, batch {report['batch_size']}, {report['precision']}, {report['machine']['processor']}")
+    what = f"{report['size']}, batch {report['batch_size']}, {report['frames']} frames, {report['precision']}"
+    print(f"{what}, {report['machine']['processor']}")
     print(f"{'':34}{'step':>12}{'clips/s':>10}{'speed':>8}{'peak MB':>9}")
     for name, row in report["cases"].items():
         speed = f"{row['median_s'] * 1e3:>9.0f} ms{row['clips_per_s']:>10.3f}{row['times_plain']:>7.2f}x"

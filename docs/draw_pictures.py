@@ -48,10 +48,11 @@ def draw_curves() -> None:
 
 
 def draw_samples() -> None:
-    """The clips of the README's tour, and an image of each from the same weights."""
-    pipe = TextToVideoPipeline.from_pretrained("digits-shift")
-    clips = list(pipe(list(TOUR), seeds=[0] * len(TOUR)).frames)
-    write_contact_sheet(PICTURES / "tour.png", clips, TOUR, columns=1, scale=1)
+    """The clips of the README's tour, by digits-shift and by its baseline."""
+    for model, picture in (("digits-shift", "tour.png"), ("digits-attention", "attention.png")):
+        pipe = TextToVideoPipeline.from_pretrained(model)
+        clips = list(pipe(list(TOUR), seeds=[0] * len(TOUR)).frames)
+        write_contact_sheet(PICTURES / picture, clips, TOUR, columns=1, scale=1)
 
 
 def main() -> None:

@@ -29,6 +29,10 @@ def test_exported_names_are_found_where_they_live():
         _ = timeloom.VideoUnet
 
 
+def test_the_default_model_comes_first():
+    assert zoo.generators() == [zoo.DEFAULT, *sorted(set(zoo.generators()) - {zoo.DEFAULT})]
+
+
 def test_zoo_names_and_paths(tmp_path, monkeypatch):
     (tmp_path / "zoo" / "digits-shift").mkdir(parents=True)
     (tmp_path / "zoo" / "digits-shift" / "model_index.json").write_text("{}")

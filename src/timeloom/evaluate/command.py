@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from timeloom import options as command_options
+from timeloom import zoo
 from timeloom.errors import TimeloomError
 from timeloom.evaluate import protocols
 
@@ -106,7 +107,7 @@ def main(args: list[str]) -> int:
     if options.protocol == "digits" and options.fake is None:
         from timeloom.evaluate import digits_command
 
-        options = replace(options, model=options.model or "digits-shift")
+        options = replace(options, model=options.model or zoo.DEFAULT)
         return digits_command.run(options, output_folder(options))
     path = protocols.find(options.protocol)
     check_videos(options)

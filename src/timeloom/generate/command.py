@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from timeloom import options as command_options
+from timeloom import zoo
 from timeloom.device import choose_device, choose_dtype
 from timeloom.errors import TimeloomError
 from timeloom.generate import outputs, prompts
@@ -41,7 +42,7 @@ class Options:
     """A UTF-8 text file with one prompt a line, in place of PROMPT; the clips go into the folder --output."""
     output: str | None = None
     """File (.mp4, .gif, .webp, or .png), or a folder for several clips. Default: a file named after the prompt."""
-    model: str = "digits-shift"
+    model: str = zoo.DEFAULT
     """A model of the zoo, a model folder in Stable Diffusion format, or a Hub id in the local cache."""
     adapter: Path | None = None
     """A change to add to the U-Net: an adapter's .safetensors file, or its folder."""

@@ -8,6 +8,8 @@ from pathlib import Path
 from timeloom.errors import TimeloomError, unknown_name
 
 ZOO = Path(__file__).parent
+DEFAULT = "digits-shift"
+"""The model that commands take where none is named."""
 
 
 def names() -> list[str]:
@@ -16,8 +18,9 @@ def names() -> list[str]:
 
 
 def generators() -> list[str]:
-    """Names of those that make videos from text, sorted."""
-    return [name for name in names() if (ZOO / name / "unet").is_dir()]
+    """Names of those that make videos from text: the default one, then the others, sorted."""
+    found = [name for name in names() if (ZOO / name / "unet").is_dir()]
+    return sorted(found, key=lambda name: (name != DEFAULT, name))
 
 
 def resolve(name_or_path: str | Path) -> Path:

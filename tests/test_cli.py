@@ -118,6 +118,16 @@ def test_interrupt(monkeypatch, capsys):
     assert "stopped" in capsys.readouterr().err
 
 
+def test_interrupt_while_a_class_is_made(monkeypatch, capsys):
+    class Interrupts:
+        def __set_name__(self, owner, name):
+            raise KeyboardInterrupt
+
+    install_verb(monkeypatch, lambda args: type("Name", (), {"member": Interrupts()}))
+    assert cli.main(["probe"]) == 130
+    assert "stopped" in capsys.readouterr().err
+
+
 def test_torchvision_that_does_not_fit_is_named(monkeypatch, capsys):
     def main(args):
         try:

@@ -68,14 +68,20 @@ def main(args: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         if debug:
             raise
-        print("\ntimeloom: stopped; what was finished is kept.", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return _stopped()
     except Exception as error:
+        if isinstance(error.__cause__, KeyboardInterrupt) and not debug:
+            return _stopped()  # Ctrl-C while a class was being made: Python 3.11 makes a RuntimeError of it
         sentence = _explain(error)
         if debug or sentence is None:
             raise
         print(f"timeloom: error: {sentence}", file=sys.stderr)
         return EXIT_BAD_INPUT if isinstance(error, TimeloomError) else EXIT_ERROR
+
+
+def _stopped() -> int:
+    print("\ntimeloom: stopped; what was finished is kept.", file=sys.stderr)
+    return EXIT_INTERRUPTED
 
 
 def _dispatch(args: list[str]) -> int:

@@ -215,9 +215,12 @@ def serve(args: list[str]) -> int:
         port = listening.getsockname()[1]
         base = (options.url or f"http://{_shown(options.host)}:{port}").rstrip("/")
         links = write_links(options.study, store.do(Desk.links).result(), lambda token: f"{base}/r/{token}/")
-        print(f"Serving {options.study} at http://{_shown(options.host)}:{port}/; stop with Ctrl-C.", flush=True)
-        print(f"Raters' links, {base}/r/…, and completion codes: {links}", flush=True)
-        run(make_app(options.study, study, store, password), listening)
+
+        def say() -> None:
+            print(f"Serving {options.study} at http://{_shown(options.host)}:{port}/; stop with Ctrl-C.", flush=True)
+            print(f"Raters' links, {base}/r/…, and completion codes: {links}", flush=True)
+
+        run(make_app(options.study, study, store, password, say), listening)
     return 0
 
 

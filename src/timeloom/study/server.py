@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,24 @@ class Vote(Body):
     milliseconds: int = Field(ge=0, le=86_400_000)
 
 
-def make_app(folder: Path, study: Study, store: Store, password: str | None = None) -> Guard:
-    """The application, ready for uvicorn. `password` is NAME:PASSWORD, which browsers ask for; None asks for none."""
-    app = FastAPI(title="Timeloom study", docs_url=None, redoc_url=None, openapi_url=None)
+def make_app(
+    folder: Path,
+    study: Study,
+    store: Store,
+    password: str | None = None,
+    opened: Callable[[], None] = lambda: None,
+) -> Guard:
+    """The application, ready for uvicorn. `password` is NAME:PASSWORD, which browsers ask for; None asks for none.
+
+    `opened` is called once the server answers and has Ctrl-C in hand.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        opened()
+        yield
+
+    app = FastAPI(title="Timeloom study", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     tokens = frozenset(token for _, token, _ in store.do(Desk.links).result())
 
     def refuse(_: Request, error: Exception) -> JSONResponse:

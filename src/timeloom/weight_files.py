@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,11 @@ from torch import Tensor
 from timeloom.errors import TimeloomError
 from timeloom.model_files import PICKLES, read_json
 
+READING_ERRORS = (
+    *(OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError),
+    *(struct.error, AssertionError),
+)
+"""What `torch.load` raises for files that are cut short or are something else, beside its own UnpicklingError."""
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -56,14 +62,14 @@ def _read_pickle(path: Path) -> tuple[dict[str, Stored], list[str]]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        if "nsupported" not in str(error):
-            raise _damaged(path, ValueError("its pickle cannot be read")) from error
         asked = re.search(r"GLOBAL (\S+)", str(error))
+        if "nsupported" not in str(error) or (asked and _ends_within(path, asked[1].rpartition(".")[2])):
+            raise _damaged(path, ValueError("its pickle cannot be read")) from error
         raise TimeloomError(
             f"{path} is a pickle that holds more than weights (it asks for {asked[1] if asked else 'other objects'}), "
             "and such a file can run any code; nothing of it was loaded. Use a .safetensors file of this model."
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except READING_ERRORS as error:
         raise _damaged(path, error) from error
     beside: list[str] = []
     while isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
@@ -73,6 +79,13 @@ def _read_pickle(path: Path) -> tuple[dict[str, Stored], list[str]]:
         raise TimeloomError(f"{path} holds no dictionary of tensors.")
     tensors = {str(key): Stored(path, str(key), value) for key, value in content.items() if isinstance(value, Tensor)}
     return tensors, beside + [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
+
+
+def _ends_within(pickled: Path, name: str) -> bool:
+    """Whether the file ends in the middle of a name, of which the unpickler told all but the last letter."""
+    with pickled.open("rb") as file:
+        file.seek(max(0, pickled.stat().st_size - len(name) - 1))
+        return file.read().startswith(name.encode())
 
 
 def _damaged(path: Path, error: Exception) -> TimeloomError:

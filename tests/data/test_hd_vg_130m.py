@@ -61,6 +61,9 @@ def test_the_scenes_own_file_comes_first(make_video: MakeVideo, tmp_path: Path) 
     [
         ([scene(0, 0, "x")], {}, "scene without a clip_id, scene_cut or caption"),
         ([scene(0, 0, 9, None)], {}, "scene without a clip_id, scene_cut or caption"),
+        ([scene(0, 0, float("inf"))], {}, "scene without a clip_id, scene_cut or caption"),
+        ([scene(0, 0, 10**400)], {}, "scene without a clip_id, scene_cut or caption"),
+        ([scene(0, 0, 9)], {"span": ["9" * 400 + ":00:00", "0:00:01"]}, "clip without a span, fps or scene_split"),
         ([scene(0, 0, 9)], {"fps": 0}, "clip without a span, fps or scene_split"),
         ([scene(0, 0, 9)], {"span": ["now", "then"]}, "clip without a span, fps or scene_split"),
         (None, {}, "clip without a span, fps or scene_split"),

@@ -134,10 +134,23 @@ def test_what_is_no_tar_is_named(tmp_path: Path, content: bytes) -> None:
         ShardSource(str(tmp_path / "a.tar"), Scan(WINDOW))
 
 
-def test_a_shard_that_is_cut_short_is_named(shards: Path) -> None:
+DAMAGES = {
+    "cut inside a member": lambda content, header: content[: header - 600],
+    "cut between members": lambda content, header: content[:header],
+    "cut inside a header": lambda content, header: content[: header + 100],
+    "a header overwritten": lambda content, header: content[:header] + b"?" * 512 + content[header + 512 :],
+    "a header lost": lambda content, header: content[:header] + bytes(512) + content[header + 512 :],
+    "two archives joined": lambda content, header: content * 2,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_shard_that_is_damaged_or_cut_short_is_named(shards: Path, damage: Callable[[bytes, int], bytes]) -> None:
     path = shards / "a-0.tar"
-    path.write_bytes(path.read_bytes()[:-12_000])
-    with pytest.raises(TimeloomError, match=r"a-0\.tar: is no tar file, or it is cut short"):
+    with tarfile.open(path) as tar:
+        header = tar.getmember("x/3.mp4").offset
+    path.write_bytes(damage(path.read_bytes(), header))
+    with pytest.raises(TimeloomError, match=r"a-0\.tar: is no tar file, or it is damaged or cut short"):
         ShardSource(str(shards), Scan(WINDOW))
 
 

@@ -10,8 +10,10 @@ from diffusers.loaders import single_file_utils
 from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from timeloom.errors import TimeloomError
 from timeloom.model.original_layout import clip_origin, open_clip_origin, unet_origin, vae_origin
 from timeloom.models.unet import VideoUNet
+from timeloom.weight_files import read_weights
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 CLIP, OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."
@@ -208,6 +210,17 @@ def test_truncated_files(sd1_tensors, tmp_path, run, suffix, size):
     path = write(tmp_path / f"model{suffix}", sd1_tensors)
     path.write_bytes(path.read_bytes()[:size])
     refuse(run, path, "damaged or cut short", tmp_path)
+
+
+def test_an_old_pickle_cut_anywhere_is_called_damaged(tmp_path):
+    whole, cut = tmp_path / "whole.ckpt", tmp_path / "cut.ckpt"
+    torch.save({"state_dict": {"a": torch.ones(3)}}, whole, _use_new_zipfile_serialization=False)
+    content = whole.read_bytes()
+    for size in range(len(content)):
+        cut.write_bytes(content[:size])
+        with pytest.raises(TimeloomError, match="damaged or cut short"):
+            read_weights(cut)
+    assert set(read_weights(whole)[0]) == {"a"}
 
 
 def test_other_files_and_missing_words(sd1_folder, sd2_folder, tmp_path, run, sd1_tensors):

@@ -67,24 +67,24 @@ def _add_scenes(builder: TableBuilder, video: str, name: str, clip: Any) -> None
         scenes = list(clip["scene_split"])
         if not 0 < fps < 1000 or len(span) != 2:
             raise ValueError("fps or span")
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         builder.refuse(name, "clip without a span, fps or scene_split")
         return
     for place, scene in enumerate(scenes):
         try:
             key, (first, last) = str(scene["clip_id"]), [int(frame) for frame in scene["scene_cut"]]
-            caption = scene["caption"]
+            caption, start_s = scene["caption"], 0.0 if first <= 0 and last < 0 else (first + 1) / fps
+            end_s = None if last < 0 else last / fps
             if not isinstance(caption, str):
                 raise ValueError("caption")
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             builder.refuse(f"{name}, scene {place}", "scene without a clip_id, scene_cut or caption")
             continue
         builder.add(
             **{"key": key, "group": video, "caption": caption},
             **{"scene": f"{key}.mp4", "clip": name, "video": f"{video}.mp4"},
             **{"fps": fps, "span_start_s": span[0], "span_end_s": span[1]},
-            start_s=0.0 if first <= 0 and last < 0 else (first + 1) / fps,
-            end_s=None if last < 0 else last / fps,
+            **{"start_s": start_s, "end_s": end_s},
         )
 
 

@@ -84,4 +84,7 @@ def seconds(clock: object) -> float:
     if match is None:
         raise ValueError(f"{clock!r} is no time")
     hours, minutes, rest = match.groups()
-    return int(hours or 0) * 3600 + int(minutes) * 60 + float(rest)
+    try:
+        return float(int(hours or 0) * 3600 + int(minutes) * 60) + float(rest)
+    except OverflowError as error:
+        raise ValueError("a time beyond all videos") from error

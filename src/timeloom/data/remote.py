@@ -13,6 +13,7 @@ from timeloom.errors import TimeloomError
 
 ATTEMPTS = 3
 PATIENCE_S = 30.0
+PASSING = (http.client.REQUEST_TIMEOUT, http.client.TOO_MANY_REQUESTS)
 WAIT_S = 0.5  # before the second attempt; doubled before each further one
 
 
@@ -69,7 +70,7 @@ def _get(url: str, offset: int, size: int) -> tuple[bytes, Any]:
             reason = f"{len(content)} bytes came instead of {size}"
         except urllib.error.HTTPError as error:
             reason = f"{error.code} {error.reason}"
-            if error.code < 500:
+            if error.code < 500 and error.code not in PASSING:
                 break
         except (OSError, http.client.HTTPException) as error:
             reason = str(error)

@@ -191,9 +191,9 @@ def _identity(shard: Shard) -> tuple[Any, ...]:
 
 def _index(shard: Shard, identity: tuple[Any, ...]) -> tuple[pa.Table, Ledger]:
     try:
-        return kept_table(("shard", *identity), partial(_read_headers, shard), at_least=0)
+        return kept_table(("shard", 2, *identity), partial(_read_headers, shard), at_least=0)
     except tarfile.TarError as error:
-        raise TimeloomError(f"{shard.name}: is no tar file, or it is cut short ({error}).") from error
+        raise TimeloomError(f"{shard.name}: is no tar file, or it is damaged or cut short ({error}).") from error
     except OSError as error:
         raise TimeloomError(f"{shard.name}: cannot be read ({error.strerror or error}).") from error
 
@@ -205,7 +205,24 @@ def _read_headers(shard: Shard) -> tuple[pa.Table, Ledger]:
         for key, group in groupby(files, key=lambda item: item[0]):
             members = {suffix: member for _, suffix, member in group}
             _add_sample(builder, shard, tar, key, members)
+        _require_the_end(file, tar.offset)
     return builder.finish()
+
+
+def _require_the_end(file: io.BufferedIOBase, offset: int) -> None:
+    """Behind the last member there are zeros alone, a block of them at least. `tarfile` takes a header that is damaged,
+    overwritten or cut short for the end, and what comes after it would be lost without a word.
+
+    Raises: tarfile.ReadError.
+    """
+    file.seek(offset)
+    found = False
+    while block := file.read(HEADER_BYTES):
+        if block.strip(b"\0"):
+            raise tarfile.ReadError(f"its members end at byte {offset:,}, and there is more behind")
+        found = found or len(block) >= tarfile.BLOCKSIZE
+    if not found:
+        raise tarfile.ReadError("it lacks the zeros at the end")
 
 
 def _parts(name: str) -> tuple[str, str]:

@@ -37,7 +37,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 # What only tests and checks need: every extra that they try.
 $(READY): $(INSTALLED)
-	$(PIP) -e '.[curate,dev,logging,lora,ray,studio,study]'
+	$(PIP) -e '.[curate,dev,lora,ray,studio,study]'
 	@$(COMPILE)
 	@touch $@
 

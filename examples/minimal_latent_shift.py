@@ -1,7 +1,7 @@
 """Latent-Shift (arXiv 2304.08477) in one file: an image diffusion model becomes a video model without a new parameter.
 
     python examples/minimal_latent_shift.py                      # minutes on two CPU cores; writes minimal/*.mp4
-    python examples/minimal_latent_shift.py --unet FOLDER        # starts from an image U-Net trained before
+    python examples/minimal_latent_shift.py --unet FOLDER        # starts from a U-Net trained before
 
 1. Take a text-to-image U-Net. Here a small one is trained first, on single frames of moving handwriting; autoencoder
    and text encoder, frozen throughout, come from the package's zoo.
@@ -148,7 +148,7 @@ SCHEDULE = DDPMScheduler(
 def main() -> None:
     """Image U-Net, shift, clips, samples."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--unet", type=Path, help="folder of an image U-Net trained on digits (default: train one)")
+    parser.add_argument("--unet", type=Path, help="folder of a U-Net that predicts velocities (default: train one)")
     parser.add_argument("--image-steps", type=int, default=1500, help="steps of 64 frames (default: %(default)s)")
     parser.add_argument("--video-steps", type=int, default=1500, help="steps of 4 clips (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("minimal"), help="folder of the videos")

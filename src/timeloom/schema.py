@@ -62,7 +62,7 @@ def _change(raw: dict[str, Any], overrides: list[str]) -> None:
             target[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
-            raise TimeloomError(f"{dotted}={value}: the value is not YAML ({problem}); put a text in quotes.") from error
+            raise TimeloomError(f"{dotted}={value}: the value is no YAML ({problem}); put texts in quotes.") from error
 
 
 def check(schema: type[AnySchema], raw: dict[str, Any], path: Path) -> AnySchema:

@@ -45,6 +45,10 @@ class TensorCache:
         name = _name(*item)
         return self.folder / name[:2] / f"{name}.safetensors"
 
+    def size_bytes(self) -> int:
+        """Of all its files."""
+        return sum(path.stat().st_size for path in self.folder.glob("*/*.safetensors"))
+
     @staticmethod
     def read(path: Path) -> Tensor | None:
         """The tensor as it was put; None where there is none. Raises DamagedFile."""

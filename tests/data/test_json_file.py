@@ -38,5 +38,5 @@ def test_a_file_that_is_no_object_is_named(tmp_path: Path, content: bytes) -> No
 def test_clock_times_are_seconds() -> None:
     assert [seconds(text) for text in ("0:00:05.639", "01:02:03.5", "02:03", " 1:02:03 ")] == [5.639, 3723.5, 123, 3723]
     for wrong in ("", "5", "1:2:3:4", None, 7, "a:b", "9" * 400 + ":00:00"):
-        with pytest.raises(ValueError, match="no time|a time beyond"):
+        with pytest.raises(ValueError, match=r"no time|a time beyond"):
             seconds(wrong)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -207,6 +208,21 @@ def test_the_command_says_when_there_is_nothing_to_do_or_no_room(
     monkeypatch.setattr(TensorCache, "put", staticmethod(full))
     assert main(command(recipe("x"), tmp_path)) == 1
     assert "The disk is full" in capsys.readouterr().err
+
+
+def test_what_is_kept_already_needs_no_room(
+    recipe: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A cache that was stopped half way, or is whole, on a disk that has little room left."""
+    line = command(recipe("run"), tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
+        assert main(line) == 2
+        assert "too little" in capsys.readouterr().err
+    assert main(line) == 0
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
+    assert main(line) == 0
+    assert "0 encoded now" in capsys.readouterr().out.splitlines()[-4]
 
 
 def test_another_file_autoencoder_or_precision_is_encoded_anew(recipe: Callable, clips: Path) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -14,10 +15,12 @@ from safetensors.torch import load_file
 from timeloom.errors import TimeloomError
 from timeloom.train.average import Average
 from timeloom.train.checkpoints import Checkpoints
+from timeloom.train.diffusion import DiffusionTask
 from timeloom.train.engine import Trainer, _crosses, learning_rate
 from timeloom.train.feed import Feed
 from timeloom.train.parallel import Processes
 from timeloom.train.recipe import OptimizerOptions, Recipe
+from timeloom.train.task import Batch, SampleRandom
 from timeloom.train.tasks import build_task
 
 MakeRecipe = Callable[..., Recipe]
@@ -107,9 +110,59 @@ def test_two_processes_train_as_one(tiny_recipe: MakeRecipe, trained_runs: Path,
     assert differences.quantile(0.99) < 1e-5
 
 
+def test_looking_at_the_weights_may_fail_and_costs_no_step(
+    tiny_recipe: MakeRecipe, trained_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe("video", trained_runs, tmp_path / "run")
+
+    def fail(*_: object) -> None:
+        raise TimeloomError("no memory")
+
+    with monkeypatch.context() as patch, pytest.raises(TimeloomError, match="no memory"):
+        patch.setattr(DiffusionTask, "preview", fail)
+        train(recipe)
+    trainer = Trainer(recipe, build_task(recipe, CPU), CPU)
+    assert trainer.samples == 8  # the first validation's
+    trainer.run()
+    assert weights(tmp_path / "run/model") == weights(trained_runs / "video/model")
+    logs = [(folder / "stats.jsonl").read_text().splitlines() for folder in (tmp_path / "run", trained_runs / "video")]
+    names = [[(line["samples"], sorted(line)[0]) for line in map(json.loads, log)] for log in logs]
+    assert names[0] == names[1] and (8, "samples") in names[0]
+    held_out = [[line for line in log if '"validation/loss"' in line] for log in logs]
+    assert held_out[0] == held_out[1] and len(held_out[0]) == 2
+
+
+def test_held_out_clips_are_validated_one_by_one(
+    tiny_recipe: MakeRecipe, trained_runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = build_task(tiny_recipe("video", trained_runs), CPU)
+    frames = np.random.default_rng(0).integers(0, 256, (3, 4, 64, 64, 3), np.uint8)
+    batch = Batch.of(frames, ["one", "two", "three"])
+    sizes = []
+    error = task._error
+    monkeypatch.setattr(task, "_error", lambda latents, *rest: sizes.append(len(latents)) or error(latents, *rest))
+    together = task.validate(batch, SampleRandom(0, [0, 1, 2]))
+    assert set(sizes) == {1}
+    alone = [task.validate(batch.part(i, i + 1), SampleRandom(0, [i])) for i in range(3)]
+    for name, value in together.items():
+        assert value == pytest.approx(sum(one[name] for one in alone) / 3, rel=1e-6)
+
+
+def test_other_clips_in_the_same_folder_are_refused(tiny_recipe: MakeRecipe, trained_runs: Path) -> None:
+    recipe = tiny_recipe("image", trained_runs)
+    known = trained_runs / "image/clips.json"
+    before = known.read_text()
+    try:
+        known.write_text(json.dumps({**json.loads(before), "training": 7}))
+        with pytest.raises(TimeloomError, match="on other data: 7 clips and 4 held out, and there are"):
+            Trainer(recipe, build_task(recipe, CPU), CPU)
+    finally:
+        known.write_text(before)
+
+
 def test_another_recipe_is_refused_in_the_same_folder(tiny_recipe: MakeRecipe, trained_runs: Path) -> None:
     recipe = tiny_recipe("image", trained_runs).model_copy(update={"seed": 7})
-    with pytest.raises(TimeloomError, match="another 'seed'"):
+    with pytest.raises(TimeloomError, match="seed = 0, and this one has 7"):
         Trainer(recipe, build_task(recipe, CPU), CPU)
 
 

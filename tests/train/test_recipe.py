@@ -71,7 +71,7 @@ def test_the_styles_share_nothing_and_the_adapter_sees_the_first() -> None:
         ("optimizer.learning_rate=fast", "optimizer.learning_rate"),
         ("data.source=folder", r"data\.path"),
         ("data.num_frames", "key.subkey=value"),
-        ("data.path=[a", r"data\.path=\[a: the value is not YAML"),
+        ("data.path=[a", r"data\.path=\[a: the value is no YAML"),
         ("task.x=1", "not a group"),
         ("loss.crop=128", "cannot be larger"),
     ],

@@ -150,7 +150,7 @@ class TextToVideoPipeline(DiffusionPipeline):
                 components = {**change.use.defaults, "unet": unet, **components}
             for part in model_folder.NETWORKS:
                 if part not in components:
-                    components[part] = model_folder.load_network(folder, index, part, dtype, variant)
+                    components[part] = model_folder.load_part(folder, index, part, dtype, variant)
             components.setdefault("tokenizer", load_tokenizer(text_encoder_of(folder, index), folder / "tokenizer"))
             if "scheduler" in components:
                 index.pop("sampler", None)  # the caller's scheduler is the sampler

@@ -17,6 +17,7 @@ from timeloom.model_files import INDEX, load_tokenizer, read_json, text_encoder_
 from timeloom.models.rcan import RCAN
 from timeloom.models.text_encoders import TEXT_ENCODERS
 from timeloom.models.unet import VideoUNet
+from timeloom.network_files import load_network, require_finite
 from timeloom.train.recipe import NoiseScheduleOptions
 from timeloom.upscaler import load_rcan
 from timeloom.zoo import resolve
@@ -24,6 +25,11 @@ from timeloom.zoo import resolve
 Source = str | dict[str, Any] | None
 
 FIRST_LOG_VARIANCE = -5.0
+STABLE_DIFFUSION = {
+    **{"num_train_timesteps": 1000, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+    **{"prediction_type": "epsilon", "clip_sample": False, "timestep_spacing": "trailing"},
+}
+"""The noise schedule of a U-Net that starts afresh."""
 
 
 def _folder(source: str, part: str) -> Path:
@@ -40,19 +46,20 @@ def _need(source: Source, part: str) -> str | dict[str, Any]:
     return source
 
 
-def _read(network: Any, folder: Path, device: torch.device, **options: Any) -> Any:
-    """A diffusers network from its folder; on the meta device without its weights."""
-    if device.type == "meta":
-        with device:
-            return network.from_config(network.load_config(folder), **options)
-    return network.from_pretrained(folder, use_safetensors=True, **options).to(device)
+def _empty(network: Any, folder: Path, **options: Any) -> Any:
+    """A diffusers network without its weights, on the meta device."""
+    with torch.device("meta"):
+        return network.from_config(network.load_config(folder), **options)
 
 
 def load_vae(source: Source, device: torch.device) -> AutoencoderKL:
     """An autoencoder, from a folder or afresh."""
     source = _need(source, "vae")
     if isinstance(source, str):
-        return _read(AutoencoderKL, _folder(source, "vae"), device)
+        folder = _folder(source, "vae")
+        if device.type == "meta":
+            return _empty(AutoencoderKL, folder)
+        return load_network(AutoencoderKL, folder).to(device)
     vae = AutoencoderKL(**source)
     with torch.no_grad():  # a narrow posterior at first: else its noise drowns what little the encoder says
         vae.quant_conv.bias[vae.config.latent_channels :] = FIRST_LOG_VARIANCE
@@ -71,7 +78,7 @@ def load_text_encoder(source: Source, device: torch.device) -> tuple[Any, Any]:
         with device:
             text_encoder = known.network(known.network.config_class.from_pretrained(folder))
     else:
-        text_encoder = known.network.from_pretrained(folder, use_safetensors=True, dtype=torch.float32).to(device)
+        text_encoder = load_network(known.network, folder).to(device)
     return text_encoder, load_tokenizer(known, _folder(source, "tokenizer"))
 
 
@@ -90,7 +97,12 @@ def load_unet(source: Source, device: torch.device, **temporal: Any) -> VideoUNe
     """A U-Net with a temporal mechanism, from any image or video model folder or afresh."""
     source = _need(source, "unet")
     if isinstance(source, str):
-        return _read(VideoUNet, _folder(source, "unet"), device, **temporal)
+        folder = _folder(source, "unet")
+        if device.type == "meta":
+            return _empty(VideoUNet, folder, **temporal)
+        unet = VideoUNet.from_pretrained(folder, **temporal)
+        require_finite(folder, unet)
+        return unet.to(device)
     return VideoUNet(**source, **temporal).to(device)
 
 
@@ -101,7 +113,22 @@ def load_upscaler(source: Source, device: torch.device) -> RCAN:
 
 
 def training_schedule(source: Source, options: NoiseScheduleOptions) -> DDPMScheduler:
-    """The noise schedule: the model's own, or `options` for a network afresh. Sampling starts at its noisiest step."""
+    """The noise schedule: the model's own, or Stable Diffusion's for a network afresh, but for what `options` say.
+    Sampling starts at its noisiest step where it is afresh, or has no signal there.
+
+    Raises:
+        TimeloomError: no signal at the last step, and the noise to be predicted from that.
+    """
+    chosen = options.model_dump(exclude_none=True)
+    if chosen.get("rescale_betas_zero_snr"):
+        chosen["timestep_spacing"] = "trailing"
     if isinstance(source, str) and (resolve(source) / "scheduler").is_dir():
-        return DDPMScheduler.from_pretrained(resolve(source) / "scheduler")
-    return DDPMScheduler(**options.model_dump(), clip_sample=False, timestep_spacing="trailing")
+        schedule = DDPMScheduler.from_pretrained(resolve(source) / "scheduler", **chosen)
+    else:
+        schedule = DDPMScheduler(**{**STABLE_DIFFUSION, **chosen})
+    if schedule.config.rescale_betas_zero_snr and schedule.config.prediction_type == "epsilon":
+        raise TimeloomError(
+            "model.noise_schedule: rescale_betas_zero_snr needs prediction_type: v_prediction, "
+            "for pure noise tells nothing of itself."
+        )
+    return schedule

@@ -6,6 +6,7 @@ encoder are frozen (Latent-Shift, arXiv 2304.08477, Sec. 3.3); every frame is en
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,6 +68,13 @@ class DiffusionTask(Task):
         model = recipe.model
         unet = load_unet(model.unet, device, **model.mechanism)
         self.unet = self.network = unet
+        if recipe.task == "video" and unet.config.temporal == "none" and model.temporal is None:
+            raise TimeloomError(
+                "model.temporal is missing, and the U-Net of model.unet has no temporal mechanism: say shift, "
+                "attention or swap (or none, to train every frame on its own)."
+            )
+        if model.lora and unet.config.temporal not in ("none", "shift"):
+            raise TimeloomError(f"model.lora: the U-Net's {unet.config.temporal} has tensors that no LoRA holds.")
         if model.lora:
             add_lora(unet, model.lora)
             self.product = "adapter"
@@ -81,7 +89,12 @@ class DiffusionTask(Task):
                 f"model.unet takes text of width {unet.config.cross_attention_dim}, "
                 f"and model.text_encoder gives {text_width}."
             )
-        if model.temporal == "swap" and recipe.task == "video":
+        channels = self.encoder.vae.config.latent_channels
+        if unet.config.in_channels != channels:
+            raise TimeloomError(
+                f"model.unet takes latents of {unet.config.in_channels} channels, and model.vae gives {channels}."
+            )
+        if unet.config.temporal == "swap" and recipe.task == "video":
             self._require_windows_that_fit()
         if recipe.gradient_checkpointing:
             unet.enable_gradient_checkpointing()
@@ -92,7 +105,7 @@ class DiffusionTask(Task):
         sizes = data.sizes or [(data.height, data.width)]
         largest = (data.num_frames, *(max(side) // factor for side in zip(*sizes, strict=True)))
         axes = ("frames", "rows of latents", "columns of latents")
-        for axis, window, size in zip(axes, self.recipe.model.swap.window, largest, strict=True):
+        for axis, window, size in zip(axes, self.unet.config.swap["window"], largest, strict=True):
             if window > size:
                 raise TimeloomError(
                     f"model.swap.window: windows of {window} {axis} are larger than the clips, which have {size}; "
@@ -154,13 +167,20 @@ class DiffusionTask(Task):
 
     @torch.no_grad()
     def validate(self, batch: Batch, random: SampleRandom) -> dict[str, float]:
-        """Held-out loss, in all and at fixed timesteps, captions never dropped."""
-        latents, text = self.encoder.latents(batch), self.encoder.text(batch.captions)
-        noise = random.normal(tuple(latents.shape[1:])).to(self.device)
-        losses = {}
-        for timestep in VALIDATION_TIMESTEPS:
-            timesteps = torch.full((len(latents),), timestep, device=self.device)
-            losses[f"loss_t{timestep:03d}"] = self._error(latents, noise, timesteps, text).mean().item()
+        """Held-out loss, in all and at fixed timesteps, captions never dropped.
+
+        Each clip on its own: what can be trained can be validated, however many are held out.
+        """
+        errors: dict[str, list[Tensor]] = defaultdict(list)
+        for i in range(len(batch.examples)):
+            clip = batch.part(i, i + 1)
+            latents, text = self.encoder.latents(clip), self.encoder.text(clip.captions)
+            noise = random.part(i, i + 1).normal(tuple(latents.shape[1:])).to(self.device)
+            for thousandth in VALIDATION_TIMESTEPS:
+                timestep = thousandth * self.schedule.config.num_train_timesteps // 1000
+                timesteps = torch.full((len(latents),), timestep, device=self.device)
+                errors[f"loss_t{timestep:03d}"].append(self._error(latents, noise, timesteps, text))
+        losses = {name: torch.cat(parts).mean().item() for name, parts in errors.items()}
         return {"loss": sum(losses.values()) / len(losses), **losses}
 
     def preview(self, batch: Batch) -> np.ndarray:

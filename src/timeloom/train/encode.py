@@ -156,6 +156,11 @@ class Encoder:
         """Of a caption's features in the cache."""
         return 2 * self.text_length * self.text_encoder.config.hidden_size
 
+    def _bytes_kept(self) -> int:
+        """Of everything that the cache has from these networks, this recipe's or not."""
+        caches = (self.latent_cache and self.latent_cache.files, self.text_cache)
+        return sum(cache.size_bytes() for cache in caches if cache)
+
     def plan_cache(self, training: ClipSource, held_out: ClipSource, data: DataOptions) -> str | None:
         """Say what the cache may come to need; where its disk has less, keep nothing more. None without a cache."""
         if self.latent_cache is None:
@@ -167,7 +172,7 @@ class Encoder:
         there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
         free = shutil.disk_usage(there).free
         line = f"cache: {folder / 'encoded'}, up to {need / 2**30:.2f} GiB, {free / 2**30:.1f} GiB free"
-        if need <= FREE_SHARE * free:
+        if need <= FREE_SHARE * free or need - self._bytes_kept() <= FREE_SHARE * free:
             return line
         self.keeps = False
         return f"{line}: too little, so nothing more is kept (TIMELOOM_CACHE names another folder)"

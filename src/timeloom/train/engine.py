@@ -12,11 +12,12 @@ import resource
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import cast
 
 import torch
+from rich.console import Console
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
@@ -43,7 +44,7 @@ from timeloom.train.precision import attention, precision
 from timeloom.train.recipe import Recipe
 from timeloom.train.run_folder import claim
 from timeloom.train.task import Batch, SampleRandom, Task
-from timeloom.train.trainable import select_trainable
+from timeloom.train.trainable import select_trainable, trainable_table
 
 FIRST_STEPS = 3
 """By then every trainable tensor must have had a gradient."""
@@ -73,13 +74,17 @@ class Trainer:
         self.latent_cache = task.encoder.latent_cache if task.encoder else None
         if task.encoder and (plan := task.encoder.plan_cache(self.training, self.held_out, recipe.data)):
             self.say(plan)
-        self.samples = 0
+        self.samples, self.seen = 0, set[str]()
         self.checkpoints = Checkpoints(self.folder / "checkpoints", recipe.schedule.keep_checkpoints, self.processes)
-        claim(self.folder, recipe, started=bool(self.checkpoints.saved()), write=self.rank == 0)
+        clips = {"training": len(self.training), "held_out": len(self.held_out)}
+        claim(self.folder, recipe, clips, started=bool(self.checkpoints.saved()), write=self.rank == 0)
         self.log = Log(self.folder, self.rank == 0, recipe.trackers, recipe.model_dump(mode="json"))
         self.processes.first_then_others(lambda: task.prepare(self.folder, first_captions(self.order)))
         task.network.train()
         select_trainable(task.network, recipe.model.learning)
+        if recipe.model.learning != ["*"] and self.rank == 0:
+            frozen = {name: sum(p.numel() for p in network.parameters()) for name, network in task.frozen().items()}
+            Console().print(trainable_table(task.network, frozen))
         self.spread = Spread(task, recipe, self.processes)
         self.network = self.spread.network
         self.optimizer = make_optimizer(recipe.optimizer, [p for p in self.network.parameters() if p.requires_grad])
@@ -104,7 +109,7 @@ class Trainer:
         state = self._state()
         self.samples = self.checkpoints.load(state)
         put_state(self.optimizer, self.network, state["optimizer"])
-        self.log.rewind(self.samples)
+        self.seen = set.union(*self.processes.gather(self.log.rewind(self.samples)))
         self.say(f"resuming after {self.samples:,} samples")
 
     def _batches(self) -> Iterator[list[int]]:
@@ -119,6 +124,8 @@ class Trainer:
         schedule = self.recipe.schedule
         feed = self._feed()
         means = Means()
+        if self.samples:  # the checkpoint was written before what stopped the run
+            self._look(self.samples - schedule.batch_size, self.seen)
         steps, logged_at, waiting = 0, time.perf_counter(), time.perf_counter()
         for numbers, batch in feed(self._batches()):
             started = time.perf_counter()
@@ -133,13 +140,9 @@ class Trainer:
                 passed = time.perf_counter() - logged_at
                 self._status(self._over_processes(means.take()), steps * schedule.batch_size / passed)
                 steps, logged_at = 0, time.perf_counter()
-            if last or _crosses(before, self.samples, schedule.validate_every):
-                self._validate()
-            evaluation = self.recipe.evaluation
-            if evaluation and (last or _crosses(before, self.samples, evaluation.every)):
-                self._evaluate()
             if last or _crosses(before, self.samples, schedule.checkpoint_every):
-                self.checkpoints.save(self.samples, self._state())
+                self.checkpoints.save(self.samples, self._state())  # before the look, which may fail
+            self._look(before)
         with self.average.applied(), self.spread.whole():
             if self.rank == 0:
                 self._save_model()
@@ -147,6 +150,18 @@ class Trainer:
         if feed.ledger.dropped:
             self.say(f"clips read: {feed.ledger.summary()}")
         self.say(f"done: {self.folder / self.task.product}")
+
+    def _look(self, before: int, seen: Collection[str] = ()) -> None:
+        """Validate and evaluate, where a step that began at `before` samples makes it due; not what was `seen`."""
+        last = self.samples >= self.recipe.schedule.total_samples
+        validated, evaluated = (
+            any(name.startswith(f"{kind}/") for name in seen) for kind in ("validation", "evaluation")
+        )
+        if not validated and (last or _crosses(before, self.samples, self.recipe.schedule.validate_every)):
+            self._validate()
+        evaluation = self.recipe.evaluation
+        if evaluation and not evaluated and (last or _crosses(before, self.samples, evaluation.every)):
+            self._evaluate()
 
     def _feed(self) -> Feed:
         data = self.recipe.data

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from timeloom.data.write import replace_file
 from timeloom.train.trackers import Tracker
+
+
+def _open_board(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        print("TensorBoard is not installed, so stats.jsonl alone is written: pip install tensorboard", file=sys.stderr)
+        return None
+    return SummaryWriter(str(folder))
 
 
 class Means:
@@ -31,7 +41,7 @@ class Means:
 
 
 class Log:
-    """`stats.jsonl` always, TensorBoard where it is installed, and the trackers that the recipe names."""
+    """`stats.jsonl` and TensorBoard always, and the trackers that the recipe names."""
 
     def __init__(
         self, folder: Path, active: bool, trackers: Sequence[str] = (), config: dict[str, Any] | None = None
@@ -40,10 +50,7 @@ class Log:
         self.trackers: list[Tracker] = []
         if active:
             folder.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(ImportError):
-                from torch.utils.tensorboard import SummaryWriter
-
-                self.board = SummaryWriter(str(folder / "tensorboard"))
+            self.board = _open_board(folder / "tensorboard")
             self.trackers = [Tracker(name, folder, config or {}) for name in trackers]
 
     def write(self, samples: int, **numbers: float) -> None:
@@ -58,13 +65,16 @@ class Log:
         for tracker in self.trackers:
             tracker.write(samples, numbers)
 
-    def rewind(self, samples: int) -> None:
-        """Forget what was logged after a checkpoint from which training goes on."""
+    def rewind(self, samples: int) -> set[str]:
+        """Forget what was logged after a checkpoint from which training goes on; the names of what was logged at it."""
         path = self.folder / "stats.jsonl"
-        if self.active and path.exists():
-            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-            kept = [line for line in lines if json.loads(line)["samples"] <= samples]
-            path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        if not (self.active and path.exists()):
+            return set()
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        kept = [line for line in lines if json.loads(line)["samples"] <= samples]
+        replace_file(path, "".join(line + "\n" for line in kept).encode())
+        at_it = (json.loads(line) for line in kept)
+        return {name for numbers in at_it if numbers["samples"] == samples for name in numbers}
 
     def close(self) -> None:
         """Write out what is still held back."""

@@ -16,22 +16,22 @@ from timeloom.upscale.degradation import DegradationOptions
 
 
 class NoiseScheduleOptions(Schema):
-    """The forward process of a U-Net that starts afresh; Stable Diffusion's by default. A trained one keeps its own."""
+    """The forward process. What is absent is as the folder of model.unet has it; for a U-Net that starts afresh, as
+    Stable Diffusion has it."""
 
-    num_train_timesteps: int = Field(default=1000, ge=1)
-    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "scaled_linear"
-    beta_start: float = Field(default=0.00085, gt=0, lt=1)
-    beta_end: float = Field(default=0.012, gt=0, lt=1)
-    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
-    """What the network predicts: the noise, or the velocity √ᾱ·noise − √(1−ᾱ)·latents (arXiv 2202.00512, App. D)."""
-    rescale_betas_zero_snr: bool = False
+    num_train_timesteps: int | None = Field(default=None, ge=1)
+    """Stable Diffusion: 1000."""
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] | None = None
+    """Stable Diffusion: scaled_linear."""
+    beta_start: float | None = Field(default=None, gt=0, lt=1)
+    """Stable Diffusion: 0.00085."""
+    beta_end: float | None = Field(default=None, gt=0, lt=1)
+    """Stable Diffusion: 0.012."""
+    prediction_type: Literal["epsilon", "v_prediction"] | None = None
+    """What the network predicts: the noise (epsilon), or the velocity √ᾱ·noise − √(1−ᾱ)·latents (arXiv 2202.00512,
+    App. D). A trained network that is told another one has that to learn first."""
+    rescale_betas_zero_snr: bool | None = None
     """No signal at the last step (arXiv 2305.08891, Alg. 1); wants v_prediction: pure noise tells nothing of itself."""
-
-    @model_validator(mode="after")
-    def _predictable(self) -> NoiseScheduleOptions:
-        if self.rescale_betas_zero_snr and self.prediction_type == "epsilon":
-            raise ValueError("rescale_betas_zero_snr needs prediction_type: v_prediction")
-        return self
 
 
 class LoraOptions(Schema):
@@ -64,9 +64,12 @@ class ModelOptions(Schema):
     upscaler: str | dict[str, Any] | None = None
     discriminator: dict[str, int] | None = None
     """Its config; always starts afresh (upscaler_gan)."""
-    temporal: Literal["none", "shift", "attention", "swap"] = "none"
-    shift_fraction: float = Field(default=0.25, ge=0.0, le=0.5)
-    shift_placement: Literal["residual_start", "residual_end"] = "residual_end"
+    temporal: Literal["none", "shift", "attention", "swap"] | None = None
+    """The temporal mechanism; absent, that of the folder of unet. none trains every frame on its own."""
+    shift_fraction: float | None = Field(default=None, ge=0.0, le=0.5)
+    """Share of the channels that comes from each neighbour; absent, as the folder has it, or 0.25."""
+    shift_placement: Literal["residual_start", "residual_end"] | None = None
+    """Where in a ResNet block's branch channels shift; absent, as the folder has it, or residual_end."""
     swap: SwapOptions = SwapOptions()
     noise_schedule: NoiseScheduleOptions = NoiseScheduleOptions()
     trainable: list[str] = Field(default=["*"], min_length=1)
@@ -85,6 +88,12 @@ class ModelOptions(Schema):
         return name
 
     @model_validator(mode="after")
+    def _swap_is_meant(self) -> ModelOptions:
+        if self.temporal != "swap" and self.swap != SwapOptions():
+            raise ValueError("swap: these are options of the mechanism swap; say temporal: swap with them")
+        return self
+
+    @model_validator(mode="after")
     def _lora_has_a_base(self) -> ModelOptions:
         if self.lora is None:
             return self
@@ -92,14 +101,14 @@ class ModelOptions(Schema):
             raise ValueError("lora: a LoRA trains its own parameters alone; leave trainable out")
         if not isinstance(self.unet, str):
             raise ValueError("lora: a LoRA changes a trained network; give its folder in unet")
-        if self.temporal not in ("none", "shift"):
+        if self.temporal in ("attention", "swap"):
             raise ValueError(f"lora: temporal: {self.temporal} has tensors of its own, which no LoRA holds; use shift")
         return self
 
     @property
     def mechanism(self) -> dict[str, Any]:
-        """Options of `VideoUNet`."""
-        own = self.model_dump(mode="json", include={"temporal", "shift_fraction", "shift_placement"})
+        """Options of `VideoUNet` that the recipe decides."""
+        own = self.model_dump(mode="json", include={"temporal", "shift_fraction", "shift_placement"}, exclude_none=True)
         return {**own, "swap": self.swap.model_dump(mode="json")} if self.temporal == "swap" else own
 
     @property

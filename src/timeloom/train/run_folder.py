@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +18,49 @@ SCHEDULE_MANNER = {"log_every", "validate_every", "checkpoint_every", "keep_chec
 """The same in `schedule`."""
 
 
-def claim(folder: Path, recipe: Recipe, started: bool, write: bool) -> None:
+def claim(folder: Path, recipe: Recipe, clips: Mapping[str, int], started: bool, write: bool) -> None:
     """Check that the folder's run, where one has `started`, is the recipe's; then write the recipe down, if told to.
 
+    Args:
+        clips: how many there are to train on and how many are held out; with others, which sample is which clip would
+            not be what it was.
+
     Raises:
-        TimeloomError: the run differs in an option that decides the weights.
+        TimeloomError: the run differs in an option that decides the weights, or in its clips.
     """
-    path = folder / "recipe.json"
+    path, counted = folder / "recipe.json", folder / "clips.json"
     if started and path.exists():
-        mine = _deciding(recipe)
-        theirs = _deciding(check(Recipe, json.loads(path.read_text(encoding="utf-8")), path))
-        for key, value in mine.items():
-            if value != theirs[key]:
+        theirs = _flat(_deciding(check(Recipe, json.loads(path.read_text(encoding="utf-8")), path)))
+        mine = _flat(_deciding(recipe))
+        for name in {**mine, **theirs}:
+            if mine.get(name) != theirs.get(name):
                 raise TimeloomError(
-                    f"{folder} holds a run with another {key!r}; train into another folder (output=...) "
-                    "or remove this one."
+                    f"{folder} holds a run with {name} = {theirs.get(name)!r}, and this one has {mine.get(name)!r}; "
+                    "train into another folder (output=...) or remove this one."
                 )
+    if started and counted.exists():
+        before = json.loads(counted.read_text(encoding="utf-8"))
+        if before != clips:
+            raise TimeloomError(
+                f"{folder} holds a run on other data: {_told(before)}, and there are {_told(clips)} now, so that it "
+                "cannot go on as it was. Bring the data back, or train into another folder (output=...); it may start "
+                "from this run's model/."
+            )
     if write:
         replace_file(path, json.dumps(recipe.model_dump(mode="json"), indent=2).encode())
+        replace_file(counted, json.dumps(clips).encode())
+
+
+def _told(clips: Mapping[str, int]) -> str:
+    return f"{clips['training']:,} clips and {clips['held_out']:,} held out"
+
+
+def _flat(options: Mapping[str, Any], group: str = "") -> dict[str, Any]:
+    """Options of all groups under their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in options.items():
+        flat |= _flat(value, f"{group}{name}.") if isinstance(value, dict) and value else {f"{group}{name}": value}
+    return flat
 
 
 def _deciding(recipe: Recipe) -> dict[str, Any]:

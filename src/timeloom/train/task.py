@@ -92,6 +92,12 @@ class SampleRandom:
         self.numbers = numbers
         self.generators = [torch.Generator().manual_seed(derive_seed(seed, number)) for number in numbers]
 
+    def part(self, first: int, end: int) -> SampleRandom:
+        """Those of its samples from `first` to `end`, the latter left out; what it draws is drawn for both."""
+        part = SampleRandom.__new__(SampleRandom)
+        part.numbers, part.generators = self.numbers[first:end], self.generators[first:end]
+        return part
+
     def normal(self, shape: tuple[int, ...]) -> Tensor:
         """(B, *shape), standard normal."""
         return torch.stack([torch.randn(shape, generator=generator) for generator in self.generators])

@@ -19,7 +19,7 @@ from timeloom.errors import TimeloomError
 from timeloom.evaluate.networks.extractor import Classifier, Extractor, Rows, Source
 from timeloom.evaluate.networks.resize import antialiased_bicubic, centre_crop, short_side
 from timeloom.evaluate.networks.weights import check_hash, load_into, read_tensors
-from timeloom.generate.model_folder import find_model, load_network
+from timeloom.generate.model_folder import find_model, load_part
 from timeloom.model_files import INDEX, hash_text_encoder, load_tokenizer, read_json, text_encoder_of
 from timeloom.models.video_classifier import VideoClassifier
 
@@ -146,7 +146,7 @@ def load_digits_text_video(weights: Path | None = None, **options: Any) -> Digit
             f"{folder} was trained beside another text encoder than the one in {model}; train it again beside this one."
         )
     index = read_json(model / INDEX) if (model / INDEX).is_file() else {"text_encoder": "CLIPTextModel"}
-    text_encoder = load_network(model, index, "text_encoder", torch.float32)
+    text_encoder = load_part(model, index, "text_encoder", torch.float32)
     tokenizer = load_tokenizer(text_encoder_of(model, index), model / "tokenizer")
     return DigitsTextVideo(network, text_encoder, tokenizer, source, **options)
 

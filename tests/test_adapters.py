@@ -5,6 +5,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from timeloom import adapters
 from timeloom.adapters import ADAPTER_FILE, Use, read_adapter, write_adapter
 from timeloom.errors import TimeloomError
 
@@ -58,6 +59,20 @@ def test_what_is_written_is_read(file, tensors):
         assert adapter.tensors.keys() == tensors.keys()
         assert all(torch.equal(adapter.tensors[key], value) for key, value in tensors.items())
     assert [path.name for path in file.parent.iterdir()] == [ADAPTER_FILE]
+
+
+def test_one_that_was_fetched_from_the_hub_is_found_by_its_name(file, monkeypatch):
+    asked = []
+
+    def fetched(name):
+        asked.append(name)
+        return file.parent if name == "me/moves" else None
+
+    monkeypatch.setattr(adapters, "fetched", fetched)
+    assert read_adapter("me/moves").file == file
+    with pytest.raises(TimeloomError, match="no adapter me/other"):
+        read_adapter("me/other")
+    assert asked == ["me/moves", "me/other"]
 
 
 def test_the_same_adapter_is_the_same_bytes(tmp_path, tensors):

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from timeloom.data.write import replace_file
 from timeloom.errors import TimeloomError
-from timeloom.model_files import PICKLES, first_line
+from timeloom.model_files import PICKLES, fetched, first_line
 from timeloom.schema import Schema, check
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
@@ -192,15 +192,24 @@ def read_adapter(path: str | Path) -> Adapter:
 
 
 def find_adapter(path: str | Path) -> Path:
-    """The file of an adapter, given itself or its folder; TimeloomError where there is none, or only a pickle."""
-    path = Path(path).expanduser()
+    """The file of an adapter, given itself, its folder, or the Hub id of one that is in the local cache.
+
+    Raises:
+        TimeloomError: there is none, or only a pickle.
+    """
+    repository, path = str(path), Path(path).expanduser()
+    if not path.exists() and repository.count("/") == 1 and not path.suffix:
+        path = fetched(repository) or path
     file = path / ADAPTER_FILE if path.is_dir() else path
     pickles = sorted(other.name for other in path.glob("*") if other.suffix in PICKLES) if path.is_dir() else []
     if file.suffix in PICKLES or (pickles and not file.is_file()):
         name = file if file.suffix in PICKLES else path / pickles[0]
         raise TimeloomError(f"{name} is a pickle, which can run code when it is loaded; an adapter is a .safetensors.")
     if not file.is_file():
-        raise TimeloomError(f"There is no adapter {file}: give a .safetensors file, or a folder with {ADAPTER_FILE}.")
+        raise TimeloomError(
+            f"There is no adapter {file}: give a .safetensors file, a folder with {ADAPTER_FILE}, "
+            "or a Hub id after hf download."
+        )
     return file
 
 

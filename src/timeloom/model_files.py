@@ -33,6 +33,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def fetched(repository: str) -> Path | None:
+    """The folder of a repository of the Hub, "USER/NAME", whose files are in the local cache already; else None."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError):
+        return None
+
+
 def text_encoder_of(folder: Path, index: dict[str, Any]) -> TextEncoder:
     """The classes of the text encoder that the index names; TimeloomError where it is of another family."""
     entry = index["text_encoder"]

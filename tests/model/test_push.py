@@ -4,8 +4,10 @@ from typing import ClassVar
 
 import huggingface_hub
 import pytest
+import torch
 
 from timeloom import zoo
+from timeloom.adapters import ADAPTER_FILE, Use, write_adapter
 from timeloom.errors import TimeloomError
 from timeloom.model.command import main
 from timeloom.model.push import CARD
@@ -72,6 +74,23 @@ def test_a_dry_run_lists_and_sends_nothing(hub: type[FakeApi], model: Path, caps
     assert main(["push", str(model), "me/digits", "--dry-run"]) == 0
     assert hub.calls == [] and not (model / CARD).exists()
     assert "MB  unet/diffusion_pytorch_model.safetensors" in capsys.readouterr().out
+
+
+def test_an_adapter_is_pushed_with_a_card_of_its_own(hub: type[FakeApi], tmp_path: Path) -> None:
+    family = {"cross_attention_dim": 6}
+    clip = {"num_frames": 4, "fps": 8, "height": 16, "width": 24}
+    mechanism = {"temporal": "shift", "shift_fraction": 0.25, "shift_placement": "residual_end"}
+    use = Use(**mechanism, **clip, prediction_type="epsilon", family=family)
+    write_adapter(tmp_path / ADAPTER_FILE, use, {"norm.diff": torch.ones(9)}, None)
+    (tmp_path / "notes.txt").write_text("mine")
+    assert main(["push", str(tmp_path), "me/moves"]) == 0
+    assert hub.calls[1][3] == {ADAPTER_FILE, CARD}
+    card = (tmp_path / CARD).read_text()
+    for words in ("# moves", "cross_attention_dim 6", "mechanism: shift", "4 frames", "--adapter me/moves"):
+        assert words in card
+    (tmp_path / ADAPTER_FILE).write_bytes(b"none")
+    with pytest.raises(TimeloomError, match=ADAPTER_FILE):
+        main(["push", str(tmp_path), "me/moves"])
 
 
 def test_what_is_no_whole_model_is_not_pushed(hub: type[FakeApi], model: Path) -> None:

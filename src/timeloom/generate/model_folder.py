@@ -13,7 +13,7 @@ from torch import nn
 from timeloom import zoo
 from timeloom.adapters import Adapter, apply_adapter
 from timeloom.errors import TimeloomError
-from timeloom.model_files import INDEX, PICKLES, read_json, text_encoder_of
+from timeloom.model_files import INDEX, PICKLES, fetched, read_json, text_encoder_of
 from timeloom.models.unet import VideoUNet
 from timeloom.network_files import load_network, require_finite
 
@@ -32,16 +32,12 @@ def find_model(name_or_path: str | Path) -> Path:
     except TimeloomError:
         if str(name_or_path).count("/") != 1 or Path(name_or_path).exists():
             raise
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(str(name_or_path), local_files_only=True))
-    except (HFValidationError, LocalEntryNotFoundError) as error:
-        raise TimeloomError(
-            f"No model folder {str(name_or_path)!r}, and the local Hub cache has none of that name. "
-            f"Give the path of a folder, or fetch it first: hf download {name_or_path}"
-        ) from error
+    if snapshot := fetched(str(name_or_path)):
+        return snapshot
+    raise TimeloomError(
+        f"No model folder {str(name_or_path)!r}, and the local Hub cache has none of that name. "
+        f"Give the path of a folder, or fetch it first: hf download {name_or_path}"
+    )
 
 
 def check_layout(folder: Path) -> dict[str, Any]:

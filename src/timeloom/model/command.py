@@ -149,10 +149,11 @@ class InfoOptions:
 
 @dataclass(frozen=True)
 class PushOptions:
-    """Publish a model folder on the Hugging Face Hub, after checking that it is whole. Needs a login: hf auth login."""
+    """Publish a model folder, or an adapter's, on the Hugging Face Hub, after checking that it is whole. Needs a login:
+    hf auth login."""
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
-    """A model folder. Where it has no README.md, a model card is written into it for you to complete."""
+    """A model folder, or the adapter/ of a run. Where it has no README.md, a model card is written into it for you to complete."""
     repository: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="USER/NAME")]
     """Model repository on the Hub; made where there is none, added to where there is one."""
     private: bool = False

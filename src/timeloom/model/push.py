@@ -1,10 +1,13 @@
-"""Publish a model folder on the Hugging Face Hub."""
+"""Publish a model folder, or an adapter, on the Hugging Face Hub."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
+from timeloom.adapters import ADAPTER_FILE, Adapter, read_adapter
 from timeloom.errors import TimeloomError
 from timeloom.model.folder import read_folder
 from timeloom.model.parts import Model, fit, on_meta, require_match
@@ -14,18 +17,41 @@ CARD = "README.md"
 PARTS = (INDEX, CARD, "*.json", "*.safetensors", "tokenizer/*")
 """What a model folder is made of; safetensors alone, never pickles."""
 
+HEAD = """---
+library_name: diffusers
+pipeline_tag: text-to-video
+tags:
+- text-to-video
+- timeloom
+---
+"""
+TO_BE_COMPLETED = """
+## To be completed
+
+- Training data, and the licence that follows from it.
+- What the model does well, what it cannot do, and what it must not be used for.
+"""
+
 
 def choose_files(folder: Path) -> tuple[list[str], list[str]]:
     """Names of the files to send, the model card among them, and of those that are no part of a model.
 
     Raises:
-        TimeloomError: the folder is no whole model: a part or a tensor is missing, extra or of another shape, or
-            weights are not in safetensors.
+        TimeloomError: the folder is neither an adapter nor a whole model: a part or a tensor is missing, extra or of
+            another shape, or weights are not in safetensors.
     """
-    _read_whole(folder)
+    if adapter := _is_adapter(folder):
+        read_adapter(folder)
+    else:
+        _read_whole(folder)
+    parts = (ADAPTER_FILE, CARD) if adapter else PARTS
     names = sorted(str(path.relative_to(folder).as_posix()) for path in folder.rglob("*") if path.is_file())
-    files = [name for name in names if any(fnmatchcase(name, pattern) for pattern in PARTS)]
+    files = [name for name in names if any(fnmatchcase(name, pattern) for pattern in parts)]
     return files, [name for name in names if name not in files]
+
+
+def _is_adapter(folder: Path) -> bool:
+    return (folder / ADAPTER_FILE).is_file() and not (folder / INDEX).is_file()
 
 
 def _read_whole(folder: Path) -> Model:
@@ -64,7 +90,7 @@ def upload(folder: Path, files: list[str], repository: str, private: bool) -> st
             repo_id=repository,
             folder_path=folder,
             allow_patterns=[*files, CARD],
-            commit_message="A text-to-video model made with Timeloom",
+            commit_message=f"A text-to-video {'adapter' if _is_adapter(folder) else 'model'} made with Timeloom",
         )
     except Exception as error:  # the Hub's client has an error for everything, its network library others
         raise TimeloomError(f"{repository} was not pushed: {first_line(error)}") from error
@@ -73,19 +99,13 @@ def upload(folder: Path, files: list[str], repository: str, private: bool) -> st
 
 def model_card(folder: Path, repository: str) -> str:
     """A card with what the folder itself tells, and the questions that it cannot answer."""
+    if _is_adapter(folder):
+        return _adapter_card(read_adapter(folder), repository)
     model = _read_whole(folder)
     sizes = {part.name: sum(stored.tensor.numel() for stored in part.tensors.values()) for part in model.parts}
     table = "\n".join(f"| {name} | {parameters:,} |" for name, parameters in sizes.items())
-    shape = {"num_frames": "frames", "height": "pixels high", "width": "pixels wide", "fps": "frames a second"}
-    clip = ", ".join(f"{model.defaults[key]:g} {what}" for key, what in shape.items() if key in model.defaults)
-    return f"""---
-library_name: diffusers
-pipeline_tag: text-to-video
-tags:
-- text-to-video
-- timeloom
----
-
+    clip = _clip(model.defaults)
+    return f"""{HEAD}
 # {repository.partition("/")[2]}
 
 A text-to-video model in Stable Diffusion's folder format, made with Timeloom.
@@ -97,9 +117,24 @@ Temporal mechanism: {model.unet.config.get("temporal", "none")}. A clip, unless 
 
     hf download {repository} --local-dir {repository.partition("/")[2]}
     timeloom generate "a prompt" --model {repository.partition("/")[2]} --output clip.mp4
+{TO_BE_COMPLETED}"""
 
-## To be completed
 
-- Training data, and the licence that follows from it.
-- What the model does well, what it cannot do, and what it must not be used for.
-"""
+def _adapter_card(adapter: Adapter, repository: str) -> str:
+    family = ", ".join(f"{option} {value}" for option, value in adapter.use.family.items())
+    return f"""{HEAD}
+# {repository.partition("/")[2]}
+
+Video as an adapter, made with Timeloom: what training on clips changed in the U-Net of an image model. It goes with
+any model of the same family ({family}; prediction: {adapter.use.prediction_type}).
+Temporal mechanism: {adapter.use.temporal}. A clip, unless asked otherwise: {_clip(adapter.use.defaults)}.
+{sum(tensor.numel() for tensor in adapter.tensors.values()):,} parameters.
+
+    hf download {repository}
+    timeloom generate "a prompt" --model IMAGE_MODEL --adapter {repository} --output clip.mp4
+{TO_BE_COMPLETED}"""
+
+
+def _clip(defaults: Mapping[str, Any]) -> str:
+    shape = {"num_frames": "frames", "height": "pixels high", "width": "pixels wide", "fps": "frames a second"}
+    return ", ".join(f"{defaults[key]:g} {what}" for key, what in shape.items() if key in defaults)

@@ -154,13 +154,11 @@ class Trainer:
     def _look(self, before: int, seen: Collection[str] = ()) -> None:
         """Validate and evaluate, where a step that began at `before` samples makes it due; not what was `seen`."""
         last = self.samples >= self.recipe.schedule.total_samples
-        validated, evaluated = (
-            any(name.startswith(f"{kind}/") for name in seen) for kind in ("validation", "evaluation")
-        )
-        if not validated and (last or _crosses(before, self.samples, self.recipe.schedule.validate_every)):
+        kinds = {name.partition("/")[0] for name in seen}
+        if "validation" not in kinds and (last or _crosses(before, self.samples, self.recipe.schedule.validate_every)):
             self._validate()
         evaluation = self.recipe.evaluation
-        if evaluation and not evaluated and (last or _crosses(before, self.samples, evaluation.every)):
+        if evaluation and "evaluation" not in kinds and (last or _crosses(before, self.samples, evaluation.every)):
             self._evaluate()
 
     def _feed(self) -> Feed:

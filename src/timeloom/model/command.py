@@ -153,7 +153,8 @@ class PushOptions:
     hf auth login."""
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
-    """A model folder, or the adapter/ of a run. Where it has no README.md, a model card is written into it for you to complete."""
+    """A model folder, or the adapter/ of a run. Where it has no README.md, a model card is written into it for you to
+    complete."""
     repository: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="USER/NAME")]
     """Model repository on the Hub; made where there is none, added to where there is one."""
     private: bool = False

@@ -34,16 +34,18 @@ class Average:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Within, the network has its average weights."""
-        own = {name: p.detach().clone() for name, p in self.network.named_parameters() if name in self.weights}
-        self._put(self.weights)
+        """Within, the network has its average weights, and the average has the network's: no third copy is made."""
+        self._swap()
         try:
             yield
         finally:
-            self._put(own)
+            self._swap()
 
     @torch.no_grad()
-    def _put(self, weights: dict[str, torch.Tensor]) -> None:
+    def _swap(self) -> None:
         current = dict(self.network.named_parameters())
-        for name, value in weights.items():
-            local(current[name]).copy_(local(value))
+        for name, average in self.weights.items():
+            mine, its = local(current[name]), local(average)
+            held = mine.clone()
+            mine.copy_(its)
+            its.copy_(held)

@@ -30,6 +30,7 @@ from floor import LowerBound, copy_rate, machine, matrix_rate
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from timeloom.device import keep_memory
 from timeloom.models.shift import ShiftMechanism
 from timeloom.models.temporal_mechanism import TemporalMechanism
 from timeloom.models.unet import VideoUNet
@@ -289,6 +290,7 @@ def measure(size_name: str, repeats: int, memory: bool, names: list[str]) -> dic
 
 def measure_frames(size_name: str, repeats: int, frames: list[int]) -> dict[str, Any]:
     """The temporal shift against the number of frames, ready for JSON."""
+    keep_memory(torch.device("cpu"))  # as `timeloom generate` does
     size = size_named(size_name)
     batch, _, *rest = size.latents_BFCHW
     cases: dict[str, Step] = {}

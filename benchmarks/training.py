@@ -28,6 +28,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from timeloom import TextToVideoPipeline
 from timeloom.data import FolderSource, Window, write_video
+from timeloom.device import keep_memory
 from timeloom.models.unet import VideoUNet
 from timeloom.options import parse
 from timeloom.train.cache_command import main as fill_cache
@@ -143,7 +144,8 @@ def timeloom(job: Job, warm: bool) -> list[float]:
     recipe = job.recipe(f"{name}-{os.getpid()}", cache=True)
     cpu = torch.device("cpu")
     trainer = Trainer(recipe, build_task(recipe, cpu), cpu)
-    trainer._validate = trainer._checkpoint = trainer._save_model = lambda: None  # type: ignore[method-assign]
+    trainer._validate = trainer._save_model = lambda: None  # type: ignore[method-assign]
+    trainer.checkpoints.save = lambda *_: None  # type: ignore[method-assign]
     trainer.run()
     lines = [json.loads(line) for line in (Path(recipe.output) / "stats.jsonl").read_text().splitlines()]
     return [1 / line["samples_per_s"] * job.options.batch_size for line in lines if "samples_per_s" in line][1:]
@@ -153,6 +155,8 @@ def run(case: str, job: Job) -> tuple[list[float], int]:
     """Seconds of each step of a case, and this process's peak memory in bytes."""
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
+    if case != PLAIN:
+        keep_memory(torch.device("cpu"))  # as the command does
     seconds = plain(job) if case == PLAIN else timeloom(job, warm=case == WARM)
     return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import sys
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,24 @@ def choose_device(name: str) -> torch.device:
         reason = str(error).partition("\n")[0]
         raise TimeloomError(f"--device {name} cannot be used: {reason}") from error
     return device
+
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Of glibc's mallopt(3)."""
+
+
+def keep_memory(device: torch.device) -> None:
+    """On a CPU under glibc, let new tensors have the memory of freed ones; elsewhere do nothing.
+
+    By default glibc asks the kernel for each block above 32 MiB, and gives it back when it is freed. The kernel hands
+    out pages one by one, with zeros in them, so that writing such a tensor takes many times as long as writing memory
+    that the process has. With this the process stays as large as it has once been.
+    """
+    if device.type == "cpu" and sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            libc = ctypes.CDLL("libc.so.6")
+            libc.mallopt(M_MMAP_MAX, 0)
+            libc.mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def warn_of_slow_numbers(precision: str, device: torch.device) -> None:

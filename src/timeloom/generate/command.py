@@ -18,7 +18,7 @@ import tyro
 
 from timeloom import options as command_options
 from timeloom import zoo
-from timeloom.device import choose_device, choose_dtype
+from timeloom.device import choose_device, choose_dtype, keep_memory
 from timeloom.errors import TimeloomError
 from timeloom.generate import outputs, prompts
 
@@ -166,6 +166,7 @@ def load_pipeline(options: Options) -> TextToVideoPipeline:
     from timeloom.generate.schedulers import make_scheduler
 
     device = choose_device(options.device)
+    keep_memory(device)
     dtype = choose_dtype(options.precision, device)
     pipe = TextToVideoPipeline.from_pretrained(
         options.model, dtype=dtype, adapter=options.adapter, adapter_scale=options.adapter_scale

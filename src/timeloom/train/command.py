@@ -63,7 +63,7 @@ def main(args: list[str]) -> int:
 
     torch.set_flush_denormal(True)  # before threads start: denormal numbers can make a CPU step several times slower
     from timeloom import recipes
-    from timeloom.device import choose_device, warn_of_slow_numbers
+    from timeloom.device import choose_device, keep_memory, warn_of_slow_numbers
     from timeloom.train.recipe import load_recipe
 
     allowed = ["data.allow_drop=true"] if options.allow_drop else []
@@ -73,6 +73,8 @@ def main(args: list[str]) -> int:
     if device.type == "cuda" and processes > 1:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
+
+    keep_memory(device)
 
     from timeloom.train.engine import Trainer
     from timeloom.train.tasks import build_task

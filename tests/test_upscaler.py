@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -85,6 +87,14 @@ def test_weights_for_another_scale_or_network_say_so(tmp_path) -> None:
     save_file(tensors, tmp_path / "three" / WEIGHTS)
     with pytest.raises(TimeloomError, match="another scale"):
         load_rcan(tmp_path / "three")
+    eight = {f"tail.0.{place}.weight": torch.zeros(32, 8, 3, 3) for place in (0, 2, 4)}
+    save_file({**tensors, **eight}, tmp_path / "eight.safetensors")
+    with pytest.raises(TimeloomError, match=r"eight\.safetensors: the tensors are those of an RCAN for scale 8"):
+        load_rcan(tmp_path / "eight.safetensors")
+    config = json.loads((tmp_path / "four" / PART / "config.json").read_text())
+    (tmp_path / "four" / PART / "config.json").write_text(json.dumps({**config, "scale": 5}))
+    with pytest.raises(TimeloomError, match=r"config\.json: scale must be 2, 3 or 4, not 5"):
+        load_rcan(tmp_path / "four")
     save_file({**tensors, "tail.9.weight": torch.zeros(1)}, tmp_path / "two" / WEIGHTS)
     with pytest.raises(TimeloomError, match="no place for"):
         load_rcan(tmp_path / "two")

@@ -78,7 +78,7 @@ class Upscaler:
         Raises:
             TimeloomError: pixels that are not finite.
         """
-        at_once = max(1, self.tile**2 // (images_NCHW.shape[-2] * images_NCHW.shape[-1]))
+        at_once = max(1, min(self.tile, TILE) ** 2 // (images_NCHW.shape[-2] * images_NCHW.shape[-1]))
         enlarge = self._ensemble if self.self_ensemble else self._together
         return torch.cat([enlarge(part) for part in images_NCHW.split(at_once)])
 
@@ -144,7 +144,10 @@ def load_rcan(name_or_path: str | Path) -> RCAN:
     if not (folder / PART).is_dir():
         raise TimeloomError(f"{folder} holds no {PART}/: it is not a model that makes frames larger.")
     config = read_json(folder / PART / "config.json")
-    network = RCAN.from_config(config)
+    try:
+        network = RCAN.from_config(config)
+    except (TimeloomError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise TimeloomError(f"{folder / PART / 'config.json'}: {error}") from error
     tensors = {}
     for file in find_weights(folder / PART, None):
         tensors |= read_weights(file)[0]

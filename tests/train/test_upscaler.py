@@ -5,12 +5,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from timeloom import recipes
+from timeloom.data.order import Order
+from timeloom.data.sources import open_sources
 from timeloom.errors import TimeloomError
 from timeloom.models.rcan import RCAN, Discriminator
 from timeloom.train.engine import Trainer
-from timeloom.train.recipe import Recipe
+from timeloom.train.feed import Feed
+from timeloom.train.recipe import Recipe, load_recipe
 from timeloom.train.task import SampleRandom
 from timeloom.train.tasks import build_task
+from timeloom.train.upscaler import UpscalerTask
 from timeloom.train.upscaler_gan import Adversaries
 from timeloom.upscaler import Upscaler
 
@@ -159,6 +164,14 @@ def test_degraded_clips_are_drawn_with_their_parameters(tmp_path: Path, capsys: 
     told = json.loads(capsys.readouterr().out)
     assert len(told) == 2 and {"caption", "first", "second", "seed", "h264_crf"} <= told[0].keys()
     assert sheet.is_file()
+    recipe = load_recipe(recipes.find("digits/upscaler"), changes)
+    task, seen = UpscalerTask(recipe, torch.device("cpu")), []
+    degrade = task.degrader
+    task.degrader = lambda large, seeds: seen.extend(seeds) or degrade(large, seeds)  # type: ignore[assignment]
+    training, _ = open_sources(recipe.data, recipe.seed)
+    feed = Feed(Order(training, recipe.data.window, recipe.seed, 1), workers=0, windows=recipe.data.windows)
+    task.pairs(feed.batch([0, 1]), SampleRandom(recipe.seed, [0, 1]))
+    assert seen == [one["seed"] for one in told]  # what training sees
     assert main(command) == 2  # exists
     assert main(["data", "degrade", "digits/image", "--output", str(tmp_path / "no.png")]) == 2
     assert "trains the image" in capsys.readouterr().err

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from timeloom.cli import main
 from timeloom.data import read_video, write_video
@@ -49,6 +49,7 @@ def test_pictures_keep_gray_and_transparency(mode: str, model: str, tmp_path: Pa
     made = Image.open(tmp_path / "out.png")
     wanted = {"RGBA": "RGBA", "LA": "LA", "L": "L", "1": "L", "I;16": "L"}.get(mode, "RGB")
     assert made.size == (28, 20) and made.mode == wanted
+    assert np.asarray(made.convert("L")).max() > 100
     if "A" in mode:
         alpha = picture.getchannel("A").resize((28, 20), Image.Resampling.BICUBIC)
         assert np.array_equal(np.asarray(made.getchannel("A")), np.asarray(alpha))
@@ -60,6 +61,14 @@ def test_a_turned_photo_comes_out_upright(model: str, tmp_path: Path) -> None:
     Image.new("RGB", (8, 4), (200, 10, 10)).save(tmp_path / "in.jpg", exif=exif)
     assert main(["upscale", str(tmp_path / "in.jpg"), str(tmp_path / "out.webp"), "--model", model]) == 0
     assert Image.open(tmp_path / "out.webp").size == (16, 32)
+
+
+def test_a_colour_profile_comes_along(model: str, tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.new("RGB", (8, 4), (200, 10, 10)).save(tmp_path / "in.png", icc_profile=profile)
+    for name in ("out.png", "out.webp"):
+        assert main(["upscale", str(tmp_path / "in.png"), str(tmp_path / name), "--model", model]) == 0
+        assert Image.open(tmp_path / name).info["icc_profile"] == profile
 
 
 def test_bad_input_is_one_sentence(model: str, tmp_path: Path, capsys) -> None:
@@ -79,5 +88,10 @@ def test_bad_input_is_one_sentence(model: str, tmp_path: Path, capsys) -> None:
     assert "Did you mean 'digits-upscaler'" in fails(capsys, clip, out, "--model", "digits-upscalr")
     assert "--tile must be at least 1" in fails(capsys, clip, out, "--tile", 0)
     write_video(tmp_path / "moves.webp", np.full((2, 4, 4, 3), 90, np.uint8), fps=8)
+    Image.new("L", (4100, 1)).save(tmp_path / "wide.png")
+    assert "at most 16383 pixels" in fails(capsys, tmp_path / "wide.png", tmp_path / "out.webp", "--model", model)
+    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "shares.tif")
+    assert "shades of gray" in fails(capsys, tmp_path / "shares.tif", tmp_path / "out.png", "--model", model)
+    assert "is a folder" in fails(capsys, tmp_path, out)
     assert "moves" in fails(capsys, tmp_path / "moves.webp", tmp_path / "out.png", "--model", model)
     assert clip.read_bytes() == before and not out.exists()

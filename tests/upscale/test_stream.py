@@ -106,10 +106,11 @@ def test_sound_is_copied_packet_by_packet(codec: str, upscaler: Upscaler, tmp_pa
         assert not container.streams.audio
 
 
-def test_sound_that_an_mp4_cannot_hold_is_told(upscaler: Upscaler, tmp_path: Path) -> None:
-    source = make_video(tmp_path / "in.mkv", pictures(3), sound="pcm_u8")
+@pytest.mark.parametrize("codec", ["pcm_u8", "pcm_s16le"])
+def test_sound_that_an_mp4_cannot_hold_is_told(codec: str, upscaler: Upscaler, tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.mkv", pictures(3), sound=codec)
     done = upscale_video(source, tmp_path / "out.mp4", upscaler)
-    assert done.sound == "none; left out, for .mp4 cannot hold it: pcm_u8"
+    assert done.sound == f"none; left out, for .mp4 cannot hold it: {codec}"
     assert probe_video(tmp_path / "out.mp4").num_frames == 3
 
 
@@ -188,6 +189,24 @@ def test_damage_on_the_way_is_an_error_and_leaves_nothing(upscaler: Upscaler, tm
     with pytest.raises(TimeloomError, match="damaged"):
         upscale_video(source, tmp_path / "out.mp4", upscaler)
     assert not (tmp_path / "out.mp4").exists()
+
+
+def test_times_that_jump_back_are_an_error_that_names_the_file(upscaler: Upscaler, tmp_path: Path) -> None:
+    one = make_video(tmp_path / "one.ts", pictures(20)).read_bytes()
+    (tmp_path / "joined.ts").write_bytes(one * 2)
+    with pytest.raises(TimeloomError, match=r"joined\.ts: cannot be written to .*out\.mp4 after \d+ frames"):
+        upscale_video(tmp_path / "joined.ts", tmp_path / "out.mp4", upscaler)
+    assert {path.name for path in tmp_path.iterdir()} == {"one.ts", "joined.ts"}
+
+
+def test_large_tiles_take_no_more_frames_at_once(tmp_path: Path, monkeypatch) -> None:
+    upscaler = Upscaler(Nearest(num_groups=1, num_blocks=1, width=4, reduction=2, scale=4), tile=10_000)
+    write_video(tmp_path / "in.mp4", pictures(40, 64, 96), fps=8)
+    most = []
+    real = upscaler.enlarge
+    monkeypatch.setattr(upscaler, "enlarge", lambda frames: most.append(len(frames)) or real(frames))
+    upscale_video(tmp_path / "in.mp4", tmp_path / "out.mp4", upscaler)
+    assert max(most) == 128**2 // (64 * 96) and sum(most) == 40
 
 
 def test_only_a_few_frames_are_ever_in_memory(upscaler: Upscaler, tmp_path: Path, monkeypatch) -> None:

@@ -39,7 +39,7 @@ from timeloom.errors import TimeloomError, unknown_name
 
 BT709 = 1  # FFmpeg's number for the matrix, the primaries and the transfer curve alike
 LIMITED_RANGE = 1
-MAX_SIDE = {".mp4": 16384, ".gif": 65535, ".webp": 16384, ".png": 2**31 - 1}
+MAX_SIDE = {".mp4": 16384, ".gif": 65535, ".webp": 16383, ".png": 2**31 - 1}
 MAX_FPS = {".mp4": 1000, ".gif": 50, ".webp": 1000, ".png": 1000}  # a GIF's shorter delays are ignored by viewers
 IMAGE_SUFFIXES = (".png", ".webp")
 

@@ -189,15 +189,18 @@ def rcan_config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         raise TimeloomError("the tensors are not those of an RCAN (head, body, tail)")
     width = tensors["head.0.weight"].shape[0]
     steps = [
-        tensors[f"tail.0.{place}.weight"].shape[0] // width for place in (0, 2) if f"tail.0.{place}.weight" in tensors
+        tensor.shape[0] // width for name, tensor in tensors.items() if re.fullmatch(r"tail\.0\.\d+\.weight", name)
     ]
+    scale, squeezed = math.isqrt(math.prod(steps)), tensors["body.0.body.0.body.3.conv_du.0.weight"].shape[0]
+    if scale not in SCALES or not squeezed:
+        raise TimeloomError(f"the tensors are those of an RCAN for scale {scale}; known are 2, 3 and 4")
     shift = tensors.get("sub_mean.bias")
     return {
         "num_groups": 1 + max(int(match[1]) for match in blocks),
         "num_blocks": 1 + max(int(match[2]) for match in blocks),
         "width": width,
-        "reduction": width // tensors["body.0.body.0.body.3.conv_du.0.weight"].shape[0],
-        "scale": math.isqrt(math.prod(steps)),
+        "reduction": width // squeezed,
+        "scale": scale,
         "pixel_range": 255.0 if shift is None or shift.abs().max() > 1 else 1.0,
     }
 

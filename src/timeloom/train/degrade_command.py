@@ -25,7 +25,7 @@ class DegradeOptions:
     set: list[str] = field(default_factory=list)
     """Changes to the recipe, in YAML: --set data.path=my-clips degradation.h264=1."""
     output: Path = Path("degraded.png")
-    """PNG to write: each clip as it was and, below, degraded; pixels as large as the scale."""
+    """PNG to write: each clip's crop as it was and, below, degraded; pixels as large as the scale."""
     clips: int = 6
     """How many clips to draw: the first training samples."""
     frames_per_clip: int = 4
@@ -64,7 +64,7 @@ def main(args: list[str]) -> int:
     rows, captions, told = [], [], []
     for number in range(options.clips):
         batch, random = feed.batch([number]), SampleRandom(recipe.seed, [number])
-        large = batch.pixels(task.device)[0] / 2 + 0.5
+        large = task.crops(batch, random)[0]
         degradation = task.degrader.sample(seeds_of(random)[0])
         small = task.degrader.degrade(large, degradation)
         blocks = small.repeat_interleave(task.scale, dim=-1).repeat_interleave(task.scale, dim=-2)

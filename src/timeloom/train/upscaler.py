@@ -40,14 +40,18 @@ class UpscalerTask(Task):
 
     def pairs(self, batch: Batch, random: SampleRandom) -> tuple[Tensor, Tensor]:
         """Small and large crops, (N, 3, h, w) and (N, 3, H, W) in [0, 1]."""
+        large = self.crops(batch, random)
+        if self.device.type == "meta":  # a plan: what is drawn has no values there
+            return large[..., :: self.scale, :: self.scale].flatten(0, 1), large.flatten(0, 1)
+        return self.degrader(large, seeds_of(random)).flatten(0, 1), large.flatten(0, 1)
+
+    def crops(self, batch: Batch, random: SampleRandom) -> Tensor:
+        """What a batch's clips are made worse from, (B, F, 3, H, W) in [0, 1]: crops, mirrored and turned."""
         large = batch.pixels(self.device) / 2 + 0.5
         if side := self.recipe.loss.crop:
             places = random.uniform((2,))
             large = torch.stack([_crop(clip, side, place) for clip, place in zip(large, places, strict=True)])
-        large = torch.stack([_turned(clip, way) for clip, way in zip(large, random.uniform((3,)), strict=True)])
-        if self.device.type == "meta":  # a plan: what is drawn has no values there
-            return large[..., :: self.scale, :: self.scale].flatten(0, 1), large.flatten(0, 1)
-        return self.degrader(large, seeds_of(random)).flatten(0, 1), large.flatten(0, 1)
+        return torch.stack([_turned(clip, way) for clip, way in zip(large, random.uniform((3,)), strict=True)])
 
     def loss(self, batch: Batch, random: SampleRandom) -> tuple[Tensor, dict[str, Tensor]]:
         small, large = self.pairs(batch, random)

@@ -79,6 +79,8 @@ def _check_files(options: Options) -> None:
     from timeloom.data.write import check_output
 
     source, output = options.source, options.output
+    if source.is_dir():
+        raise TimeloomError(f"{source}: is a folder; give one video or picture.")
     if not source.is_file():
         raise TimeloomError(f"{source}: there is no such file.")
     if output.suffix.lower() not in SUFFIXES:

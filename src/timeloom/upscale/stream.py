@@ -6,6 +6,7 @@ packet, so picture and sound stay together.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
@@ -26,7 +28,7 @@ from timeloom.data.video import open_movie
 from timeloom.data.whole_file import replacing
 from timeloom.data.write import MAX_SIDE, add_h264, as_yuv420p
 from timeloom.errors import TimeloomError
-from timeloom.upscaler import Upscaler
+from timeloom.upscaler import TILE, Upscaler
 
 SUFFIX = ".mp4"
 
@@ -62,35 +64,53 @@ def upscale_video(
         TimeloomError: the source cannot be read or is damaged on the way, or the target cannot be written or cannot
             hold such frames.
     """
-    with ExitStack() as stack:
-        movie = stack.enter_context(closing(open_movie(source)))
-        file = stack.enter_context(replacing(target))
-        options = {"movflags": "faststart"}  # the index first, so that it plays while it loads
-        container = stack.enter_context(av.open(file.name, "w", format="mp4", options=options))
-        container.metadata.update(movie.tags())
-        done = Streamed()
-        frames = movie.frames(0.0)
-        first = next(frames)
-        height, width = first.draw(None).shape[:2]
-        done.height, done.width = height * upscaler.scale, width * upscaler.scale
-        _check_size(target, done)
-        video = add_h264(container, Fraction(1 / movie.interval_s).limit_denominator(1001), done.height, done.width)
-        video.codec_context.time_base = movie.tick_s
-        tracks = _Sound(source, container, stack) if sound and not isinstance(movie, AnimationMovie) else None
-        done.sound = tracks.told if tracks else "none"
-        at_once = max(1, upscaler.tile**2 // (height * width))
-        for batch in _batches(first, frames, at_once):
-            large = upscaler.enlarge(np.stack([image for _, image in batch]))
-            for (frame, _), image in zip(batch, large, strict=True):
-                if tracks:
-                    tracks.copy_until(movie.first_s + Fraction(frame.time_s))
-                container.mux(video.encode(_timed(image, frame, movie, video)))
-            done.frames += len(batch)
-            progress(len(batch))
-        container.mux(video.encode())
-        if tracks:
-            tracks.copy_until(None)
+    done = Streamed()
+    try:
+        with ExitStack() as stack:
+            _stream(stack, source, target, upscaler, sound, progress, done)
+    except av.FFmpegError as error:
+        raise TimeloomError(
+            f"{source}: cannot be written to {target} after {done.frames} frames ({error.strerror or error}). Where "
+            "its times jump back, as in joined files, write it anew first; sound is left out by --no-sound."
+        ) from error
     return done
+
+
+def _stream(
+    stack: ExitStack,
+    source: Path,
+    target: Path,
+    upscaler: Upscaler,
+    sound: bool,
+    progress: Callable[[int], object],
+    done: Streamed,
+) -> None:
+    movie = stack.enter_context(closing(open_movie(source)))
+    file = stack.enter_context(replacing(target))
+    options = {"movflags": "faststart"}  # the index first, so that it plays while it loads
+    container = stack.enter_context(av.open(file.name, "w", format="mp4", options=options))
+    container.metadata.update(movie.tags())
+    frames = movie.frames(0.0)
+    first = next(frames)
+    height, width = first.draw(None).shape[:2]
+    done.height, done.width = height * upscaler.scale, width * upscaler.scale
+    _check_size(target, done)
+    video = add_h264(container, Fraction(1 / movie.interval_s).limit_denominator(1001), done.height, done.width)
+    video.codec_context.time_base = movie.tick_s
+    tracks = _Sound(source, container, stack) if sound and not isinstance(movie, AnimationMovie) else None
+    done.sound = tracks.told if tracks else "none"
+    at_once = max(1, min(upscaler.tile, TILE) ** 2 // (height * width))
+    for batch in _batches(first, frames, at_once):
+        large = upscaler.enlarge(np.stack([image for _, image in batch]))
+        for (frame, _), image in zip(batch, large, strict=True):
+            if tracks:
+                tracks.copy_until(movie.first_s + Fraction(frame.time_s))
+            container.mux(video.encode(_timed(image, frame, movie, video)))
+        done.frames += len(batch)
+        progress(len(batch))
+    container.mux(video.encode())
+    if tracks:
+        tracks.copy_until(None)
 
 
 def _check_size(target: Path, done: Streamed) -> None:
@@ -125,7 +145,7 @@ class _Sound:
         self._container = container
         opened: InputContainer = stack.enter_context(av.open(str(source.resolve()), metadata_errors="replace"))
         tracks = {stream: str(stream.codec.canonical_name) for stream in opened.streams.audio}
-        fitting = [stream for stream, codec in tracks.items() if codec in container.supported_codecs]
+        fitting = [stream for stream, codec in tracks.items() if codec in container.supported_codecs and _fits(stream)]
         without = sorted({codec for stream, codec in tracks.items() if stream not in fitting})
         self.told = "copied" if fitting else "none"
         if without:
@@ -141,6 +161,17 @@ class _Sound:
             if packet.dts is not None:  # the last one of a stream is empty
                 packet.stream = self._targets[packet.stream.index]
                 self._container.mux(packet)
+
+
+def _fits(stream: AudioStream) -> bool:
+    """Whether the container takes the sound as this file has it: of a codec that it knows it may refuse some tags."""
+    try:
+        with av.open(io.BytesIO(), "w", format="mp4") as trial:
+            trial.add_stream_from_template(stream)
+            trial.start_encoding()
+    except av.FFmpegError:
+        return False
+    return True
 
 
 def _when(packet: Packet) -> Fraction:

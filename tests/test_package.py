@@ -78,7 +78,7 @@ def test_core_requirements_are_pinned_and_free_of_torchvision(project):
     pinned = {name(pin) for pin in pins}
     settings = tomllib.loads((project / "pyproject.toml").read_text())["project"]
     extras = settings["optional-dependencies"]
-    tested = [*settings["dependencies"], *extras["dev"], *extras["logging"]]
+    tested = [*settings["dependencies"], *extras["dev"]]
     assert {name(requirement) for requirement in tested} <= pinned
     assert pins["torch"] == "2.13.0"
     assert "torchvision" not in pinned

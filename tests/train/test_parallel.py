@@ -267,13 +267,21 @@ def test_a_parameter_without_dimensions_cannot_be_sharded() -> None:
 
 def test_another_recipe_is_refused_whatever_the_number_of_processes(tiny_recipe: MakeRecipe, tmp_path: Path) -> None:
     recipe = tiny_recipe("video", tmp_path)
-    claim(tmp_path, recipe, started=False, write=True)
-    claim(tmp_path, recipe.model_copy(update={"parallel": "fsdp", "trackers": ["wandb"]}), started=True, write=False)
+    clips = {"training": 9, "held_out": 1}
+    claim(tmp_path, recipe, clips, started=False, write=True)
+    how = recipe.model_copy(update={"parallel": "fsdp", "trackers": ["wandb"]})
+    claim(tmp_path, how, clips, started=True, write=False)
     eight_bit = recipe.optimizer.model_copy(update={"kind": "adamw_8bit"})
-    changes = ({"precision": "bf16"}, {"optimizer": eight_bit}, {"ema_half_life_samples": 0})
-    for change in changes:
-        with pytest.raises(TimeloomError, match=f"another {next(iter(change))!r}"):
-            claim(tmp_path, recipe.model_copy(update=change), started=True, write=False)
+    changes = {
+        "precision = 'fp32'.* 'bf16'": {"precision": "bf16"},
+        r"optimizer\.kind = 'adamw'.* 'adamw_8bit'": {"optimizer": eight_bit},
+        "ema_half_life_samples = 8": {"ema_half_life_samples": 0},
+    }
+    for said, change in changes.items():
+        with pytest.raises(TimeloomError, match=f"holds a run with {said}"):
+            claim(tmp_path, recipe.model_copy(update=change), clips, started=True, write=False)
+    with pytest.raises(TimeloomError, match="9 clips and 1 held out, and there are 10"):
+        claim(tmp_path, recipe, {**clips, "training": 10}, started=True, write=False)
     with pytest.raises(ValidationError, match="compile"):
         Recipe.model_validate({**recipe.model_dump(), "parallel": "fsdp", "compile": True})
 

@@ -145,7 +145,9 @@ class _Sound:
         self._container = container
         opened: InputContainer = stack.enter_context(av.open(str(source.resolve()), metadata_errors="replace"))
         tracks = {stream: str(stream.codec.canonical_name) for stream in opened.streams.audio}
-        fitting = [stream for stream, codec in tracks.items() if codec in container.supported_codecs and _fits(stream)]
+        fitting = [
+            stream for stream, codec in tracks.items() if codec in container.supported_codecs and _fits(source, stream)
+        ]
         without = sorted({codec for stream, codec in tracks.items() if stream not in fitting})
         self.told = "copied" if fitting else "none"
         if without:
@@ -163,12 +165,16 @@ class _Sound:
                 self._container.mux(packet)
 
 
-def _fits(stream: AudioStream) -> bool:
-    """Whether the container takes the sound as this file has it: of a codec that it knows it may refuse some tags."""
+def _fits(source: Path, stream: AudioStream) -> bool:
+    """Whether an mp4 takes the sound as this file has it, tried with its first packet: PCM from a .mkv it does not."""
     try:
-        with av.open(io.BytesIO(), "w", format="mp4") as trial:
-            trial.add_stream_from_template(stream)
-            trial.start_encoding()
+        with av.open(str(source.resolve()), metadata_errors="replace") as again, ExitStack() as stack:
+            trial = stack.enter_context(av.open(io.BytesIO(), "w", format="mp4"))
+            target = trial.add_stream_from_template(stream)
+            packet = next(again.demux(again.streams[stream.index]))
+            if packet.dts is not None:
+                packet.stream = target
+                trial.mux(packet)
     except av.FFmpegError:
         return False
     return True

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from timeloom.cli import main
+from timeloom.errors import TimeloomError
+from timeloom.evaluate import upscaler_command
 from timeloom.models.rcan import RCAN
 from timeloom.upscaler import Upscaler
 
@@ -50,3 +52,20 @@ def test_bad_input_is_one_sentence(words, tmp_path, capsys):
     ):
         assert main([*words, *more]) == 2
         assert complaint in capsys.readouterr().err
+
+
+def test_a_clip_that_cannot_be_read_is_named_with_its_reason(words, monkeypatch, capsys):
+    judge = upscaler_command.judge
+
+    def fails_once(source, index, *rest):
+        if index == 1:
+            raise TimeloomError("its shard is cut short")
+        return judge(source, index, *rest)
+
+    monkeypatch.setattr(upscaler_command, "judge", fails_once)
+    assert main([*words, "--json"]) == 0
+    captured = capsys.readouterr()
+    report = json.loads(captured.out)
+    assert len(report["clips"]) == 2 and list(report["missing"].values()) == ["its shard is cut short"]
+    assert len(report["weights"]) >= 32 and report["data"]["source"] == "digits"
+    assert "is left out: its shard is cut short" in captured.err

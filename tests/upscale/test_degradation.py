@@ -146,6 +146,18 @@ def test_what_cannot_be_is_refused() -> None:
     for options in wrong:
         with pytest.raises(ValidationError):
             StageOptions(**options)
-    for options in ({"kernel_sizes": (8, 20)}, {"h264_crf": (20, 60)}, {"h264": 1.5}, {"plateau_beta": (2, 1)}):
+    wrong = (
+        *({"kernel_sizes": (8, 20)}, {"h264_crf": (20, 60)}, {"h264": 1.5}, {"plateau_beta": (2, 1)}),
+        *({"shapes": (0, 0, 0)}, {"shapes": (-1, 1, 1)}, {"isotropic": (5, 5, 5)}),
+    )
+    for options in wrong:
         with pytest.raises(ValidationError):
             DegradationOptions(**options)
+
+
+@pytest.mark.parametrize("limits", [(2.0, 4.0), (0.2, 0.5), (0.5, 4.0), (1.0, 2.0)])
+def test_betas_stay_within_their_limits(limits: tuple[float, float]) -> None:
+    options = DegradationOptions(shapes=(0, 1, 0), generalised_beta=limits)
+    drawn = [sample_degradation(options, seed).first.blur for seed in range(200)]
+    betas = [blur.beta for blur in drawn if blur and blur.shape == "generalised"]
+    assert limits[0] <= min(betas) < max(betas) <= limits[1]

@@ -80,6 +80,7 @@ def main(args: list[str]) -> int:
     if not 0 < options.fps <= 1000:
         raise TimeloomError(f"--fps must be above 0 and at most 1000, not {options.fps:g}.")
     from timeloom.data.write import check_output
+    from timeloom.tensor_cache import fingerprint
     from timeloom.upscaler import Upscaler
 
     if options.output is not None:
@@ -88,15 +89,19 @@ def main(args: list[str]) -> int:
     dtype = choose_dtype(options.precision, device)
     upscaler = Upscaler.from_pretrained(options.model, device, dtype, self_ensemble=options.self_ensemble)
     data, seed, degrader = _read_recipe(options, upscaler)
-    judged = _judge_all(options, data, seed, degrader, upscaler)
+    judged, missing = _judge_all(options, data, seed, degrader, upscaler)
     result = {
         "model": options.model,
+        "weights": fingerprint(upscaler.network),
         "recipe": options.recipe,
+        "data": data.model_dump(mode="json"),
+        "split_seed": seed,
         "degradation": degrader.options.model_dump(mode="json"),
         "protocol": {"frames": options.frames, "fps": options.fps, "height": data.height, "width": data.width}
         | {"scale": upscaler.scale, "border": upscaler.scale, "channel": "Y", "seed": options.seed}
         | {"self_ensemble": options.self_ensemble},
         **summarise(judged),
+        "missing": missing,
         "clips": [{"key": j.key, "own_flicker": j.own_flicker, **j.scores, **j.degradation} for j in judged],
     }
     if options.output is not None:
@@ -144,7 +149,10 @@ def _read_recipe(options: Options, upscaler: Upscaler) -> tuple[DataOptions, int
     return data, raw.get("seed", 0), Degrader(degradation, upscaler.scale, vae)
 
 
-def _judge_all(options: Options, data: DataOptions, seed: int, degrader: Degrader, upscaler: Upscaler) -> list[Judged]:
+def _judge_all(
+    options: Options, data: DataOptions, seed: int, degrader: Degrader, upscaler: Upscaler
+) -> tuple[list[Judged], dict[str, str]]:
+    """What is found of each held-out clip, and why which of them are left out."""
     import numpy as np
     from rich.console import Console
     from rich.progress import track
@@ -154,16 +162,18 @@ def _judge_all(options: Options, data: DataOptions, seed: int, degrader: Degrade
 
     held_out = open_sources(data, seed)[1]
     window = Window(options.frames, options.fps, data.height, data.width)
-    judged = []
+    judged: list[Judged] = []
+    missing: dict[str, str] = {}
     for index in track(range(len(held_out)), "clips", console=Console(stderr=True)):
         draw = int(np.random.default_rng([options.seed, index]).integers(2**62))
         try:
             judged.append(judge(held_out, index, window, degrader, draw, upscaler))
         except TimeloomError as error:
+            missing[held_out[index].key] = str(error)
             print(f"{held_out[index].key} is left out: {error}", file=sys.stderr)
     if not judged:
         raise TimeloomError("None of the held-out clips can be judged.")
-    return judged
+    return judged, missing
 
 
 def judge(source: ClipSource, index: int, window: Window, degrader: Degrader, seed: int, upscaler: Upscaler) -> Judged:

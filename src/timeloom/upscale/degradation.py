@@ -101,6 +101,10 @@ class DegradationOptions(Schema):
             low, high = getattr(self, name)
             if not 0 <= low <= high:
                 raise ValueError(f"{name}: a range is two numbers, the smaller first, not {low} to {high}")
+        if min(self.shapes) < 0 or sum(self.shapes) <= 0:
+            raise ValueError("shapes: shares are at least 0, and not all 0")
+        if not all(0 <= share <= 1 for share in self.isotropic):
+            raise ValueError("isotropic: shares lie in 0 … 1")
         if any(size % 2 == 0 for size in self.kernel_sizes):
             raise ValueError("kernel_sizes: must be odd")
         if self.h264_crf[1] > 51:
@@ -258,8 +262,8 @@ def _blur(stage: StageOptions, options: DegradationOptions, rng: np.random.Gener
 
 def _beta(limits: Range, rng: np.random.Generator) -> float:
     """Below 1 as often as above it, where the limits allow it (the authors' code)."""
-    low, high = (limits[0], 1.0) if rng.random() < 0.5 else (1.0, limits[1])
-    return float(rng.uniform(min(low, high), max(low, high)))
+    middle = min(max(1.0, limits[0]), limits[1])
+    return float(rng.uniform(*((limits[0], middle) if rng.random() < 0.5 else (middle, limits[1]))))
 
 
 def _sinc(options: DegradationOptions, rng: np.random.Generator, narrow: bool = False) -> Blur:

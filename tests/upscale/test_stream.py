@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from timeloom.data import probe_video, read_metadata, read_video, write_video
 from timeloom.errors import TimeloomError
@@ -104,6 +105,14 @@ def test_sound_is_copied_packet_by_packet(codec: str, upscaler: Upscaler, tmp_pa
     upscale_video(source, tmp_path / "mute.mp4", upscaler, sound=False)
     with av.open(str(tmp_path / "mute.mp4")) as container:
         assert not container.streams.audio
+
+
+def test_the_last_frame_stays_as_long_as_it_did(upscaler: Upscaler, tmp_path: Path) -> None:
+    images = [Image.fromarray(image) for image in pictures(3)]
+    images[0].save(tmp_path / "in.webp", save_all=True, append_images=images[1:], duration=[100, 100, 2000])
+    upscale_video(tmp_path / "in.webp", tmp_path / "out.mp4", upscaler)
+    assert probe_video(tmp_path / "out.mp4").duration_s == pytest.approx(2.2, abs=0.01)
+    assert times_of(tmp_path / "out.mp4") == [0, Fraction(1, 10), Fraction(2, 10)]
 
 
 @pytest.mark.parametrize("codec", ["pcm_u8", "pcm_s16le"])

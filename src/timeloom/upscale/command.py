@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from timeloom.device import choose_device, choose_dtype
+from timeloom.device import choose_device, choose_dtype, keep_memory
 from timeloom.errors import TimeloomError, unknown_name
 from timeloom.options import parse, require_at_least
 
@@ -61,6 +61,7 @@ def main(args: list[str]) -> int:
     from timeloom.upscaler import Upscaler, require_scale
 
     device = choose_device(options.device)
+    keep_memory(device)
     dtype = choose_dtype(options.precision, device)
     upscaler = Upscaler.from_pretrained(options.model, device, dtype, options.tile, options.self_ensemble)
     require_scale(upscaler.network, options.scale, options.model)

@@ -99,16 +99,25 @@ def _stream(
     video.codec_context.time_base = movie.tick_s
     tracks = _Sound(source, container, stack) if sound and not isinstance(movie, AnimationMovie) else None
     done.sound = tracks.told if tracks else "none"
+    durations: dict[int | None, int | None] = {}
+
+    def mux(packets: list[Packet]) -> None:
+        for packet in packets:
+            packet.duration = durations.pop(packet.pts, None) or 1  # the encoder forgets it; the last frame needs it
+            container.mux(packet)
+
     at_once = max(1, min(upscaler.tile, TILE) ** 2 // (height * width))
     for batch in _batches(first, frames, at_once):
         large = upscaler.enlarge(np.stack([image for _, image in batch]))
         for (frame, _), image in zip(batch, large, strict=True):
             if tracks:
                 tracks.copy_until(movie.first_s + Fraction(frame.time_s))
-            container.mux(video.encode(_timed(image, frame, movie, video)))
+            encoded = _timed(image, frame, movie, video)
+            durations[encoded.pts] = encoded.duration
+            mux(video.encode(encoded))
         done.frames += len(batch)
         progress(len(batch))
-    container.mux(video.encode())
+    mux(video.encode())
     if tracks:
         tracks.copy_until(None)
 

@@ -4,8 +4,9 @@
     python benchmarks/upscale.py --height 64 --width 64 --width-of-network 32 --no-memory
 
 Side by side in one run: the network frame by frame in fp32 as anyone would write it, `Upscaler` as `timeloom upscale`
-calls it in fp32 and bf16, and bicubic. Weights are random, which changes no time. Rates are by processor time, so that
-other work on the machine disturbs them little; the convolutions' own rate is measured in the same run.
+calls it in fp32 and bf16, and bicubic. Weights are random, which changes no time. Ratios are by processor time, so that
+other work on the machine disturbs them little; the convolutions' own rate is measured in the same run. Frames a second
+are by the clock on the wall.
 """
 
 from __future__ import annotations
@@ -74,8 +75,9 @@ def cases(options: argparse.Namespace, frames: np.ndarray) -> dict[str, Callable
 
     def naive() -> None:
         with torch.no_grad():
-            for image in images:
-                plain(image[None].contiguous()).clamp(0, 1)
+            for image in images:  # the network's own lines without its memory format
+                x = plain.head(plain.sub_mean(image[None].contiguous() * plain.config.pixel_range))
+                plain.reconstruct(x + plain.body(x)).clamp(0, 1)
 
     def ours(dtype: torch.dtype) -> Callable[[], object]:
         upscaler = Upscaler(quiet(network(width), dtype))
@@ -129,14 +131,17 @@ def main(arguments: list[str] | None = None) -> int:
     seconds = time.process_time
     size = (options.frames, options.height, options.width, 3)
     frames = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
-    runs, times = cases(options, frames), {name: [] for name in (NAIVE, FP32, BF16, BICUBIC)}
+    runs, names = cases(options, frames), (NAIVE, FP32, BF16, BICUBIC)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    walls: dict[str, list[float]] = {name: [] for name in names}
     for name in runs:
         runs[name]()  # the first call chooses algorithms
     for _ in range(options.repeats):  # in turn, so that what disturbs one disturbs all
         for name, run in runs.items():
-            started = seconds()
+            started, on_the_wall = seconds(), time.perf_counter()
             run()
             times[name].append((seconds() - started) / options.frames)
+            walls[name].append((time.perf_counter() - on_the_wall) / options.frames)
     operations = flops(options)
     rates = {
         name: convolution_rate(options.width_of_network, dtype, seconds)
@@ -154,6 +159,7 @@ def main(arguments: list[str] | None = None) -> int:
         rate = rates["bf16" if name == BF16 else "fp32"]
         result["cases"][name] = {
             "cpu_s_a_frame": round(statistics.median(own), 4),
+            "frames_a_second": round(1 / statistics.median(walls[name]), 3),
             "faster_than_naive": round(statistics.median(n / o for n, o in zip(times[NAIVE], own, strict=True)), 3),
             "share_of_convolution_rate": None
             if name == BICUBIC

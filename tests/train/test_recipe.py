@@ -74,11 +74,17 @@ def test_the_styles_share_nothing_and_the_adapter_sees_the_first() -> None:
         ("data.path=[a", r"data\.path=\[a: the value is no YAML"),
         ("task.x=1", "not a group"),
         ("loss.crop=128", "cannot be larger"),
+        ("model.swap.heads=4", r"swap: .* say temporal: swap"),
     ],
 )
 def test_a_wrong_option_is_named(change: str, complaint: str) -> None:
     with pytest.raises(TimeloomError, match=complaint):
         load_recipe(recipes.find("digits/video_shift"), [change])
+
+
+def test_a_discriminator_goes_with_l1() -> None:
+    with pytest.raises(TimeloomError, match=r"loss\.pixels: beside a discriminator"):
+        load_recipe(recipes.find("digits/upscaler_gan"), ["loss.pixels=psnr"])
 
 
 def test_an_image_recipe_trains_on_single_frames() -> None:

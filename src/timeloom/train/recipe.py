@@ -171,7 +171,7 @@ class LossOptions(Schema):
     pixels: Literal["l1", "psnr"] = "l1"
     """Error of pixels: l1 is the mean absolute one; psnr, in dB, the logarithm of each frame's mean square, so that
     frames count alike whether much of them is lost or little, as HINet has it
-    (arXiv 2105.06086) (upscaler)."""
+    (arXiv 2105.06086) (upscaler; l1 alone for upscaler_gan)."""
     gan_weight: float = Field(default=0.1, ge=0)
     """Weight of deceiving the discriminator, beside the pixels' error (upscaler_gan)."""
 
@@ -242,6 +242,8 @@ class Recipe(Schema):
             raise ValueError("loss.crop: a crop cannot be larger than the frame")
         if self.task.startswith("upscaler") and self.parallel == "fsdp":
             raise ValueError("parallel: an upscaler is small and is trained by ddp")
+        if self.task == "upscaler_gan" and self.loss.pixels != "l1":
+            raise ValueError("loss.pixels: beside a discriminator the error of pixels is l1")
         if self.compile and self.parallel == "fsdp":
             raise ValueError("compile: cannot go with parallel: fsdp")
         return self

@@ -1,7 +1,7 @@
 """Train the super-resolution network against a discriminator: VideoFactory's vanilla GAN (arXiv 2305.10874, Sec. 3.4).
 
-Both networks are one module with one optimizer. Each term of the loss reaches one of them alone, so a step is what two
-optimizers would do of which the second starts where the first did: both see the frames of before the step.
+Both networks are one module with one optimizer. Each term of the loss reaches one of them alone, and both see the
+frames of before the step. What they share is the clipping of gradients, by the norm of all of them (decision 48).
 """
 
 from __future__ import annotations

@@ -95,3 +95,15 @@ def test_bad_input_is_one_sentence(model: str, tmp_path: Path, capsys) -> None:
     assert "is a folder" in fails(capsys, tmp_path, out)
     assert "moves" in fails(capsys, tmp_path / "moves.webp", tmp_path / "out.png", "--model", model)
     assert clip.read_bytes() == before and not out.exists()
+
+
+def test_want_of_memory_is_one_sentence(model: str, tmp_path: Path, capsys, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes.")
+
+    Image.new("RGB", (8, 4)).save(tmp_path / "in.png")
+    monkeypatch.setattr(Upscaler, "enlarge", full)
+    assert "Not enough memory for frames as large" in fails(
+        capsys, tmp_path / "in.png", tmp_path / "out.png", "--model", model
+    )
+    assert not (tmp_path / "out.png").exists()

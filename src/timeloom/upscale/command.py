@@ -66,7 +66,15 @@ def main(args: list[str]) -> int:
     upscaler = Upscaler.from_pretrained(options.model, device, dtype, options.tile, options.self_ensemble)
     require_scale(upscaler.network, options.scale, options.model)
     started = time.perf_counter()
-    result = _run(options, upscaler)
+    try:
+        result = _run(options, upscaler)
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            raise TimeloomError(
+                f"Not enough memory for frames as large as those of {options.source}. "
+                "Try --precision bf16, which takes half, or a smaller source."
+            ) from error
+        raise
     result = {"file": str(options.output), "model": options.model, "scale": upscaler.scale, **result}
     result["seconds"] = round(time.perf_counter() - started, 3)
     if "left out" in result.get("sound", ""):

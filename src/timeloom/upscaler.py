@@ -78,9 +78,12 @@ class Upscaler:
         Raises:
             TimeloomError: pixels that are not finite.
         """
-        at_once = max(1, min(self.tile, TILE) ** 2 // (images_NCHW.shape[-2] * images_NCHW.shape[-1]))
         enlarge = self._ensemble if self.self_ensemble else self._together
-        return torch.cat([enlarge(part) for part in images_NCHW.split(at_once)])
+        return torch.cat([enlarge(part) for part in images_NCHW.split(self.at_once(*images_NCHW.shape[-2:]))])
+
+    def at_once(self, height: int, width: int) -> int:
+        """Frames of this size that go through the network together: few, however large the tiles."""
+        return max(1, min(self.tile, TILE) ** 2 // (height * width))
 
     def enlarge(self, frames: Frames) -> Frames:
         """uint8 (F, H, W, 3) → uint8 (F, S·H, S·W, 3)."""

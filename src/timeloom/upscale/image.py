@@ -35,7 +35,7 @@ def upscale_image(source: Path, target: Path, upscaler: Upscaler) -> tuple[int, 
         raise TimeloomError(
             f"{source}: is not a picture that can be opened ({error}); a video becomes an .mp4."
         ) from error
-    limit = MAX_SIDE.get(target.suffix.lower(), upscaler.scale * max(picture.size))
+    limit = MAX_SIDE[target.suffix.lower()]
     if upscaler.scale * max(picture.size) > limit:
         size = f"{upscaler.scale * picture.width}x{upscaler.scale * picture.height}"
         raise TimeloomError(f"{target}: {target.suffix} holds at most {limit} pixels a side, not {size}; write a .png.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -28,7 +28,7 @@ from timeloom.data.video import open_movie
 from timeloom.data.whole_file import replacing
 from timeloom.data.write import MAX_SIDE, add_h264, as_yuv420p
 from timeloom.errors import TimeloomError
-from timeloom.upscaler import TILE, Upscaler
+from timeloom.upscaler import Upscaler
 
 SUFFIX = ".mp4"
 
@@ -65,61 +65,56 @@ def upscale_video(
             hold such frames.
     """
     done = Streamed()
+    with _refusals_told(source, target, done), ExitStack() as stack:
+        movie = stack.enter_context(closing(open_movie(source)))
+        file = stack.enter_context(replacing(target))
+        options = {"movflags": "faststart"}  # the index first, so that it plays while it loads
+        container = stack.enter_context(av.open(file.name, "w", format="mp4", options=options))
+        container.metadata.update(movie.tags())
+        frames = movie.frames(0.0)
+        first = next(frames)
+        height, width = first.draw(None).shape[:2]
+        done.height, done.width = height * upscaler.scale, width * upscaler.scale
+        _check_size(target, done)
+        video = add_h264(container, Fraction(1 / movie.interval_s).limit_denominator(1001), done.height, done.width)
+        video.codec_context.time_base = movie.tick_s
+        tracks = _Sound(source, container, stack) if sound and not isinstance(movie, AnimationMovie) else None
+        done.sound = tracks.told if tracks else "none"
+        durations: dict[int | None, int | None] = {}
+
+        def mux(packets: list[Packet]) -> None:
+            for packet in packets:
+                packet.duration = (
+                    durations.pop(packet.pts, None) or 1
+                )  # the encoder forgets it; the last frame needs it
+                container.mux(packet)
+
+        for batch in _batches(first, frames, upscaler.at_once(height, width)):
+            large = upscaler.enlarge(np.stack([image for _, image in batch]))
+            for (frame, _), image in zip(batch, large, strict=True):
+                if tracks:
+                    tracks.copy_until(movie.first_s + Fraction(frame.time_s))
+                encoded = _timed(image, frame, movie, video)
+                durations[encoded.pts] = encoded.duration
+                mux(video.encode(encoded))
+            done.frames += len(batch)
+            progress(len(batch))
+        mux(video.encode())
+        if tracks:
+            tracks.copy_until(None)
+    return done
+
+
+@contextmanager
+def _refusals_told(source: Path, target: Path, done: Streamed) -> Iterator[None]:
+    """What FFmpeg refuses within ends in a sentence. Raises TimeloomError."""
     try:
-        with ExitStack() as stack:
-            _stream(stack, source, target, upscaler, sound, progress, done)
+        yield
     except av.FFmpegError as error:
         raise TimeloomError(
             f"{source}: cannot be written to {target} after {done.frames} frames ({error.strerror or error}). Where "
             "its times jump back, as in joined files, write it anew first; sound is left out by --no-sound."
         ) from error
-    return done
-
-
-def _stream(
-    stack: ExitStack,
-    source: Path,
-    target: Path,
-    upscaler: Upscaler,
-    sound: bool,
-    progress: Callable[[int], object],
-    done: Streamed,
-) -> None:
-    movie = stack.enter_context(closing(open_movie(source)))
-    file = stack.enter_context(replacing(target))
-    options = {"movflags": "faststart"}  # the index first, so that it plays while it loads
-    container = stack.enter_context(av.open(file.name, "w", format="mp4", options=options))
-    container.metadata.update(movie.tags())
-    frames = movie.frames(0.0)
-    first = next(frames)
-    height, width = first.draw(None).shape[:2]
-    done.height, done.width = height * upscaler.scale, width * upscaler.scale
-    _check_size(target, done)
-    video = add_h264(container, Fraction(1 / movie.interval_s).limit_denominator(1001), done.height, done.width)
-    video.codec_context.time_base = movie.tick_s
-    tracks = _Sound(source, container, stack) if sound and not isinstance(movie, AnimationMovie) else None
-    done.sound = tracks.told if tracks else "none"
-    durations: dict[int | None, int | None] = {}
-
-    def mux(packets: list[Packet]) -> None:
-        for packet in packets:
-            packet.duration = durations.pop(packet.pts, None) or 1  # the encoder forgets it; the last frame needs it
-            container.mux(packet)
-
-    at_once = max(1, min(upscaler.tile, TILE) ** 2 // (height * width))
-    for batch in _batches(first, frames, at_once):
-        large = upscaler.enlarge(np.stack([image for _, image in batch]))
-        for (frame, _), image in zip(batch, large, strict=True):
-            if tracks:
-                tracks.copy_until(movie.first_s + Fraction(frame.time_s))
-            encoded = _timed(image, frame, movie, video)
-            durations[encoded.pts] = encoded.duration
-            mux(video.encode(encoded))
-        done.frames += len(batch)
-        progress(len(batch))
-    mux(video.encode())
-    if tracks:
-        tracks.copy_until(None)
 
 
 def _check_size(target: Path, done: Streamed) -> None:

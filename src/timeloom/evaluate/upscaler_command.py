@@ -130,6 +130,7 @@ def _read_recipe(options: Options, upscaler: Upscaler) -> tuple[DataOptions, int
 
     from timeloom import recipes, zoo
     from timeloom.data.sources import DataOptions
+    from timeloom.network_files import load_network
     from timeloom.schema import check, read_yaml
     from timeloom.upscale.degradation import DegradationOptions
     from timeloom.upscale.degrader import Degrader
@@ -144,8 +145,7 @@ def _read_recipe(options: Options, upscaler: Upscaler) -> tuple[DataOptions, int
     vae = None
     if degradation.autoencoder:
         folder = zoo.resolve(str(raw.get("model", {}).get("vae") or ""))
-        vae = AutoencoderKL.from_pretrained(folder / "vae", use_safetensors=True).eval()
-        vae = vae.to(upscaler.network.device)
+        vae = load_network(AutoencoderKL, folder / "vae").to(upscaler.network.device)
     return data, raw.get("seed", 0), Degrader(degradation, upscaler.scale, vae)
 
 

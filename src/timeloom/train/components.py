@@ -122,8 +122,8 @@ def training_schedule(source: Source, options: NoiseScheduleOptions) -> DDPMSche
     chosen = options.model_dump(exclude_none=True)
     if chosen.get("rescale_betas_zero_snr"):
         chosen["timestep_spacing"] = "trailing"
-    if isinstance(source, str) and (resolve(source) / "scheduler").is_dir():
-        schedule = DDPMScheduler.from_pretrained(resolve(source) / "scheduler", **chosen)
+    if isinstance(source, str) and (folder := resolve(source) / "scheduler").is_dir():
+        schedule = DDPMScheduler.from_pretrained(folder, **chosen)
     else:
         schedule = DDPMScheduler(**{**STABLE_DIFFUSION, **chosen})
     if schedule.config.rescale_betas_zero_snr and schedule.config.prediction_type == "epsilon":

@@ -44,7 +44,7 @@ from timeloom.train.precision import attention, precision
 from timeloom.train.recipe import Recipe
 from timeloom.train.run_folder import claim
 from timeloom.train.task import Batch, SampleRandom, Task
-from timeloom.train.trainable import select_trainable, trainable_table
+from timeloom.train.trainable import count_parameters, select_trainable, trainable_table
 
 FIRST_STEPS = 3
 """By then every trainable tensor must have had a gradient."""
@@ -83,7 +83,7 @@ class Trainer:
         task.network.train()
         select_trainable(task.network, recipe.model.learning)
         if recipe.model.learning != ["*"] and self.rank == 0:
-            frozen = {name: sum(p.numel() for p in network.parameters()) for name, network in task.frozen().items()}
+            frozen = {name: count_parameters(network) for name, network in task.frozen().items()}
             Console().print(trainable_table(task.network, frozen))
         self.spread = Spread(task, recipe, self.processes)
         self.network = self.spread.network

@@ -14,7 +14,7 @@ import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from timeloom.data.clip import Window
 from timeloom.data.order import Order
@@ -26,7 +26,7 @@ from timeloom.train.recipe import Recipe
 from timeloom.train.stand_in import with_stand_ins
 from timeloom.train.task import Batch, SampleRandom, Task
 from timeloom.train.tasks import build_task
-from timeloom.train.trainable import select_trainable, trainable_table
+from timeloom.train.trainable import count_parameters, select_trainable, trainable_table
 
 META = torch.device("meta")
 
@@ -109,17 +109,17 @@ def make_plan(recipe: Recipe) -> tuple[Plan, Table]:
         frozen=task.frozen().values(),
     )
     trained = sum(parameter.numel() for parameter in task.network.parameters() if parameter.requires_grad)
-    frozen = {name: _parameters(network) for name, network in task.frozen().items()}
+    frozen = {name: count_parameters(network) for name, network in task.frozen().items()}
     averaged = recipe.ema_half_life_samples > 0
-    state = 4 * (4 + averaged) * trained + 4 * (_parameters(task.network) - trained + sum(frozen.values()))
+    state = 4 * (4 + averaged) * trained + 4 * (count_parameters(task.network) - trained + sum(frozen.values()))
     plan = Plan(
         trained=trained,
         frozen=frozen,
         state_bytes=state,
         activation_bytes_per_sample=cost.peak_bytes // (2 if recipe.precision == "bf16" else 1),
         flops_per_sample=cost.flops,
-        checkpoint_bytes=4 * (_parameters(task.network) + (2 + averaged) * trained),
-        model_bytes=4 * (_parameters(task.network) + sum(frozen.values())),
+        checkpoint_bytes=4 * (count_parameters(task.network) + (2 + averaged) * trained),
+        model_bytes=4 * (count_parameters(task.network) + sum(frozen.values())),
         frame_bytes=3 * data.num_frames * data.height * data.width,
         stands_in_for=tuple(missing),
         **_encoding(task, batch, data.window),
@@ -261,10 +261,6 @@ def _time_rows(told: dict[str, Any], machines: Machines) -> Iterator[tuple[str, 
     if "money" in told:
         total, thousand = told["money"]["total"], 1000 * told["money"]["per_sample"]
         yield "money", f"{total:,.2f} at {machines.price:g} a device hour, {thousand:,.4f} for 1,000 samples seen"
-
-
-def _parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _binary(size: float) -> str:

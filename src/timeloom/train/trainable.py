@@ -26,6 +26,11 @@ def select_trainable(network: nn.Module, patterns: list[str]) -> None:
         parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in patterns))
 
 
+def count_parameters(network: nn.Module) -> int:
+    """All of them, whether or not they learn."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
 def trainable_table(network: nn.Module, frozen: Mapping[str, int] | None = None) -> Table:
     """Parameters that learn and that stay, for each part of the network and each of `frozen` (name: parameters)."""
     learns: Counter[str] = Counter()

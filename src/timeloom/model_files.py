@@ -40,7 +40,7 @@ def fetched(repository: str) -> Path | None:
 
     try:
         return Path(snapshot_download(repository, local_files_only=True))
-    except (HFValidationError, LocalEntryNotFoundError):
+    except (HFValidationError, LocalEntryNotFoundError, OSError):
         return None
 
 

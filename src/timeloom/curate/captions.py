@@ -24,21 +24,18 @@ def find_model(name: str) -> Path:
 
     Raises: TimeloomError that says where it was looked for.
     """
-    from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_CACHE
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    from timeloom.model_files import fetched
 
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
         return folder
     if folder.is_dir():
         raise TimeloomError(f"the model folder {folder} has no config.json.")
-    try:
-        found = Path(snapshot_download(name, local_files_only=True))
-        if (found / "config.json").is_file():
-            return found
-    except (LocalEntryNotFoundError, HFValidationError, OSError):
-        pass
+    found = fetched(name)
+    if found and (found / "config.json").is_file():
+        return found
     places = f"there is no folder {folder}, and no {name} in the Hub's cache {HF_HUB_CACHE}"
     raise TimeloomError(f"the model {name} is not here, and nothing is downloaded: {places}.")
 
